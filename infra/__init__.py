@@ -1,0 +1,1 @@
+"""Everything that touches the world: buses, stores, artifacts, settings, brokers, processes."""

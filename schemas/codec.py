@@ -1,0 +1,94 @@
+"""The envelope (CloudEvents 1.0, Kafka binary mode) and the bytes of every event.
+
+Stream events carry five headers, control events two more (`ce_correlationid`, `ce_causationid`), and a copy in
+`control-log` one more: `ce_origin`, the place first written, as `topic/topic id/partition/offset`.
+Readers look headers up by position and check the name, so the order below is part of the format; another order
+is accepted, only slower.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.schemas import control, stream
+from headrace.schemas.control import ControlEvent
+from headrace.schemas.stream import StreamEvent
+
+Event = StreamEvent | ControlEvent
+Headers = list[tuple[str, str | bytes]]
+
+PREFIX, VERSION = "headrace.", ".v1"
+ORIGIN = "ce_origin"
+
+
+class Undecodable(ValueError):
+    """The bytes are not the event that the envelope names; the message says where they differ."""
+
+
+def _events(module: Any, base: type) -> dict[str, type]:
+    return {
+        name: cls for name, cls in vars(module).items()
+        if inspect.isclass(cls) and issubclass(cls, base) and cls is not base
+    }
+
+
+PARTS = {"ArmPrediction", "Baselines", "Problem"}
+STREAM_EVENTS = {n: c for n, c in _events(stream, StreamEvent).items() if n not in PARTS}
+CONTROL_EVENTS = _events(control, ControlEvent)
+EVENTS: dict[str, type] = STREAM_EVENTS | CONTROL_EVENTS
+
+TYPE_OF: dict[type, str] = {cls: f"{PREFIX}{name}{VERSION}" for name, cls in EVENTS.items()}
+_encode_stream = msgspec.json.Encoder().encode
+
+
+def _control_decoder(cls: Any) -> Callable[[bytes], Any]:
+    return cls.model_validate_json  # type: ignore[no-any-return]
+
+
+DECODERS: dict[str, Callable[[bytes], Any]] = {
+    f"{PREFIX}{name}{VERSION}": msgspec.json.Decoder(cls).decode for name, cls in STREAM_EVENTS.items()
+} | {f"{PREFIX}{name}{VERSION}": _control_decoder(cls) for name, cls in CONTROL_EVENTS.items()}
+
+
+def encode(event: Event) -> bytes:
+    """The event's body: JSON, without fields at their default where it is a stream event."""
+    if isinstance(event, StreamEvent):
+        return _encode_stream(event)
+    return event.model_dump_json().encode()
+
+
+def decode(type_name: str, body: bytes) -> Any:
+    """The event from its body; `type_name` is the envelope's `ce_type`. Raises Undecodable."""
+    decoder = DECODERS.get(type_name)
+    if decoder is None:
+        raise Undecodable(f"no event is named {type_name!r}")
+    try:
+        return decoder(body)
+    except ValueError as error:
+        raise Undecodable(f"{type_name}: {error}") from error
+
+
+def headers_of(event_type: str, source: str, sequence: int) -> Headers:
+    """The five headers of a stream event; the id is the sequence, unique per source."""
+    number = str(sequence)
+    return [
+        ("ce_specversion", "1.0"), ("ce_id", number), ("ce_source", source), ("ce_type", event_type),
+        ("ce_sequence", number),
+    ]
+
+
+def header(headers: Sequence[tuple[str, bytes]] | None, name: str, position: int) -> str | None:
+    """One header's text, by position where it stands there, else by name; None where it is missing."""
+    if not headers:
+        return None
+    if len(headers) > position and headers[position][0] == name:
+        value: Any = headers[position][1]
+    else:
+        value = next((v for k, v in headers if k == name), None)
+    if value is None or isinstance(value, str):
+        return value
+    return bytes(value).decode("utf-8", "replace")

@@ -1,0 +1,112 @@
+"""A pipeline's policies with their defaults; where a number was measured, docs/statistics.md says how."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from headrace.schemas.contract import Declared
+
+Metric = Literal[
+    "accuracy", "balanced_accuracy", "logloss", "brier", "f1", "mcc", "auc", "mae", "rmse", "r2"
+]
+LOWER_IS_BETTER = {"logloss", "brier", "mae", "rmse"}
+
+
+class Success(Declared):
+    """The only absolute limit: the first model must meet it, and a champion that no longer does is degraded."""
+
+    metric: Metric = "accuracy"
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def __init__(self, metric: Metric = "accuracy", **limits: float | None) -> None:
+        super().__init__(metric=metric, **limits)
+
+    def is_met(self, value: float) -> bool:
+        """Whether a score lies within the limits."""
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+
+class Triggers(Declared):
+    """When training starts by itself."""
+
+    first_model_at: int = Field(200, ge=0)
+    schedule: str | None = None
+    every_labels: int | None = Field(None, ge=1)
+    on_performance_drift: bool = True
+    on_input_drift: bool = False
+    cooldown_s: float = Field(3_600, ge=0)
+    window_labels: int = Field(2_000, ge=1)
+
+
+class Gates(Declared):
+    """What a model passes before it serves. `first="off"` and `quick="off"` are recorded as forced."""
+
+    first: Literal["on", "off"] = "on"
+    quick: Literal["on", "off"] = "on"
+    alpha: float = Field(0.05, gt=0, lt=1)
+    margin: float = Field(0.0, ge=-1, lt=1)
+    min_labels: int = Field(200, ge=1)
+    max_labels: int = Field(5_000, ge=1)
+    max_age_s: float = Field(14 * 86_400, gt=0)
+    guard_alpha: float = Field(0.01, gt=0, lt=1)
+    guard_labels: int = Field(2_000, ge=1)
+    slices: tuple[str, ...] = ()
+    predict_ms: float = Field(50.0, gt=0)
+    model_mb: float = Field(200.0, gt=0)
+    approval: bool = False
+
+
+class Drift(Declared):
+    """How changes of data, predictions and performance are found."""
+
+    performance_delta: float = Field(1e-4, gt=0, lt=1)
+    performance_effect: float = Field(0.05, gt=0)
+    window: int = Field(1_000, ge=100)
+    psi: float = Field(0.1, gt=0)
+    fdr: float = Field(0.01, gt=0, lt=1)
+    season: int | None = Field(None, ge=1)
+
+
+class Rollout(Declared):
+    """How a challenger takes over: shadow, then these shares of the traffic."""
+
+    steps: tuple[float, ...] = (0.1, 0.5)
+    step_s: float = Field(600, ge=0)
+    step_requests: int = Field(200, ge=1)
+    refresh_s: float = Field(1.0, ge=0)
+
+
+class Labels(Declared):
+    """How labels come and what happens to those that do not."""
+
+    ttl_s: float = Field(7 * 86_400, gt=0)
+    grace_s: float = Field(86_400, ge=0)
+    mature_after_s: float | None = Field(None, gt=0)
+    min_coverage: float = Field(0.5, ge=0, le=1)
+    on_timeout: Literal["missing"] | bool | float | str = "missing"
+    influenced: bool = False
+    max_pending: int = Field(1_000_000, ge=1)
+
+
+class Retention(Declared):
+    """How much is remembered: ids against repeats (a count), and the least time a data topic is kept."""
+
+    dedupe_ids: int = Field(1_000_000, ge=1)
+    data_s: float = Field(30 * 86_400, gt=0)
+
+
+class Policies(Declared):
+    """All policies of one release."""
+
+    success: Success | None = None
+    triggers: Triggers = Triggers()
+    gates: Gates = Gates()
+    drift: Drift = Drift()
+    rollout: Rollout = Rollout()
+    labels: Labels = Labels()
+    retention: Retention = Retention()
+    learning: Literal["online", "frozen"] = "online"
+    seed: int = 0

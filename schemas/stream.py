@@ -1,0 +1,155 @@
+"""Events that occur once per record: frozen msgspec Structs, decoded four times as fast as with pydantic.
+
+Times are timezone-aware datetimes (event time) or milliseconds since 1970 (known time, names end in `_ms`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+Scalar = bool | int | float | str
+Features = dict[str, Scalar]
+Label = bool | int | float | str
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class StreamEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A fact of a pipeline's data topics."""
+
+
+class ExampleArrived(StreamEvent):
+    """A user published an example; `time` is when it happened. `history`: joined and learned, never served."""
+
+    id: str
+    time: Time
+    features: Features
+    entity: str | None = None
+    label: Label | None = None
+    history: bool = False
+
+
+class LabelArrived(StreamEvent):
+    """A user published the answer to the example with the same id (and entity, where the pipeline has one)."""
+
+    id: str
+    time: Time
+    label: Label
+    entity: str | None = None
+
+
+class Tick(StreamEvent):
+    """Time passed. Its id is `schedule` and `due`; `signature` authenticates it among users' records.
+
+    `pending_from` is the joiner's: the number of the oldest prediction that still waits for its label.
+    """
+
+    schedule: str
+    due: Time
+    signature: str = ""
+    pipeline: str = ""
+    pending_from: int | None = None
+
+
+class Problem(StreamEvent):
+    """One reason for a rejection: a code, the column it concerns, and a sentence for people."""
+
+    code: str
+    message: str
+    feature: str | None = None
+
+
+class RecordRejected(StreamEvent):
+    """A record that no service will learn from: its bytes (base64), where they stood, and every reason."""
+
+    id: str
+    topic: str
+    partition: int
+    offset: int
+    problems: list[Problem]
+    value: bytes
+    key: bytes | None = None
+    release: int = 0
+
+
+class FeaturesComputed(StreamEvent):
+    """An example with the declared windowed features beside its own."""
+
+    id: str
+    time: Time
+    features: Features
+    entity: str | None = None
+    history: bool = False
+
+
+class ArmPrediction(StreamEvent):
+    """What one arm answered: P(true) for bool, {class: p} for classes, a number for regression, or an error.
+
+    `learned_to` is the offset of `<p>.labelled-examples` up to which (exclusive) the arm had learned.
+    """
+
+    version: int | None
+    run: str
+    learned_to: int
+    value: Any = None
+    error: str | None = None
+
+
+class Baselines(StreamEvent):
+    """What a model must beat, folded per partition from the labels in log order; None before the first label."""
+
+    majority: Label | None = None
+    mean: float | None = None
+    last: Label | None = None
+
+
+class PredictionMade(StreamEvent):
+    """Exactly one for every validated example, whatever the models do.
+
+    `served` names the alias whose value was served, None without a champion (`cold`). `origin` is the
+    partition and offset of `<p>.data-arrived`; `epoch` counts the changes of the pipeline's aliases.
+    """
+
+    id: str
+    time: Time
+    features: Features
+    predictions: dict[str, ArmPrediction]
+    served: str | None
+    release: int
+    epoch: int
+    origin: tuple[int, int]
+    entity: str | None = None
+    baselines: Baselines = Baselines()
+    history: bool = False
+    cold: bool = False
+
+
+class ExampleLabelled(StreamEvent):
+    """A prediction and its label, joined; the order of these in the log is the order of learning.
+
+    `number` is the running number of the prediction in its partition `partition`; `pending_from` that of the
+    oldest prediction still waiting there; `known_to` the offset after the joiner's last output when the
+    prediction passed: what any model could have learned by then. Times in milliseconds since 1970.
+    """
+
+    prediction: PredictionMade
+    label: Label
+    predicted_at_ms: int
+    labelled_at_ms: int
+    partition: int
+    number: int
+    pending_from: int
+    known_to: int
+    inferred: bool = False
+
+
+class LabelCorrected(StreamEvent):
+    """A later label that differs from the first: reports use it, running models and evidence do not."""
+
+    id: str
+    first: Label
+    corrected: Label
+    labelled_at_ms: int
+    entity: str | None = None
