@@ -41,7 +41,8 @@ class Emit(msgspec.Struct, frozen=True, gc=False):
 
     `topic` is a name of `topics.TOPICS`. `partition` None means: the one that murmur2 of the key gives.
     `pipeline` is needed only where the fold's own input topic names none. `body` holds the event's bytes
-    where they exist already; then they are forwarded unchanged. The record's known time is that of the input.
+    where they exist already; then they are forwarded unchanged. `type` overrides the
+    envelope's type, where `event` is a leaner twin of the event that `body` holds. The record's known time is that of the input.
     """
 
     topic: str
@@ -50,6 +51,7 @@ class Emit(msgspec.Struct, frozen=True, gc=False):
     partition: int | None = None
     pipeline: str = ""
     body: bytes | None = None
+    type: str = ""
 
 
 def first_place(record: Record) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""Scores arms and runs the gates."""

@@ -1,0 +1,1 @@
+"""Decides the order of control events."""

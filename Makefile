@@ -1,0 +1,53 @@
+# Every target is a plain command; the logic lives in the programs they call.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/headrace
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all check bench up down up-compose clean lock schemas
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: .venv/installed  ## Make .venv with everything, pinned by requirements.lock
+
+.venv/installed: requirements.lock pyproject.toml
+	@echo "Installing Headrace and its libraries into .venv (once; about 250 MB)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch .venv/installed
+
+demo: install  ## Run a real stream through the whole system on Apache Kafka and show what happened
+	@$(RUN) demo
+
+test: install  ## All tests that need no container engine and no browser (where present they run too)
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: install  ## Every test, the long ones too
+	@$(BIN)/python -m pytest
+
+check: install  ## Format, lint, types, unit and contract tests, in under a minute
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest tests/unit tests/contract
+
+bench: install  ## Every benchmark, as ratios to a baseline of the same run
+	@$(BIN)/python benchmarks/run.py
+
+up: install  ## Start a broker and all services in the background
+	@$(RUN) up
+
+down:  ## Stop them
+	@$(RUN) down
+
+up-compose:  ## The same as containers
+	@docker compose up --build --wait
+
+schemas: install  ## Write the exported JSON Schemas and the AsyncAPI document again
+	@$(BIN)/python -m headrace.schemas.export
+
+lock:  ## Pin the libraries again
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --extra services --extra plots --group dev pyproject.toml -o requirements.lock
+
+clean:  ## Remove what was made: the environment, state, caches
+	@rm -rf .venv .headrace .pytest_cache .mypy_cache .ruff_cache dist build

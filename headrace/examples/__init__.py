@@ -1,0 +1,1 @@
+"""Example pipelines with their data, which `headrace demo` runs and tests pin."""

@@ -1,0 +1,132 @@
+"""Tables: topics read to their end and then followed; and ranges of a topic, read once. Both without repeats."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from headrace.infra.bus import Bus, BusError, Place
+from headrace.infra.records import DeadLetter, Incoming
+from headrace.schemas.control import PipelineReleased, PipelineRetired
+from headrace.schemas.record import Record
+from headrace.schemas.topics import full_name
+
+BATCH = 500
+
+
+class Follower:
+    """Reads whole topics from their start, then what comes; a topic may be added later."""
+
+    def __init__(self, bus: Bus, namespace: str = "", topics: Sequence[str] = ()) -> None:
+        self._bus, self._namespace = bus, namespace
+        self._reader = bus.reader()
+        self._next: dict[Place, int] = {}
+        self._incoming: dict[Place, Incoming] = {}
+        self.undecodable = 0
+        for topic in topics:
+            self.add(topic)
+
+    def add(self, topic: str) -> None:
+        """Follow one more topic (named as the broker knows it). Does nothing for one that is followed already."""
+        count = self._bus.partitions(topic)
+        if count is None or (topic, 0) in self._next:
+            return
+        for partition in range(count):
+            place = (topic, partition)
+            self._next[place] = self._bus.offsets(place)[0]
+            self._incoming[place] = Incoming(topic, self._namespace)
+        self._reader.assign(self._next)
+
+    def poll(self, timeout_s: float = 0.0) -> list[Record]:
+        """What came since the last call. A record that cannot be decoded is counted and left out."""
+        records = []
+        if not self._next:
+            return records
+        for message in self._reader.poll(BATCH, timeout_s):
+            place = (message.topic(), message.partition())
+            self._next[place] = message.offset() + 1
+            try:
+                record = self._incoming[place].record(message)
+            except DeadLetter:
+                self.undecodable += 1
+                continue
+            if record is not None:
+                records.append(record)
+        return records
+
+    def read_to_end(self, limit_s: float = 60.0) -> list[Record]:
+        """Everything up to the ends that the topics have now. Raises BusError where that takes longer than the limit."""
+        ends = {place: self._bus.offsets(place)[1] for place in self._next}
+        deadline = time.monotonic() + limit_s
+        records: list[Record] = []
+        while any(self._next[place] < end for place, end in ends.items()):
+            records += self.poll(0.05)
+            if time.monotonic() > deadline:
+                raise BusError(f"{', '.join(topic for topic, _ in ends)} could not be read to the end in {limit_s:g} s")
+        return records
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._reader.close()
+
+
+class Pipelines:
+    """The table `pipelines`: which definitions are in force, newest last."""
+
+    def __init__(self, bus: Bus, namespace: str = "") -> None:
+        self._bus, self._namespace = bus, namespace
+        self._topic = full_name("pipelines", namespace=namespace)
+        self._follower = Follower(bus, namespace, [self._topic])
+        self.released: dict[str, PipelineReleased] = {}
+        self.retired: set[str] = set()
+        self.releases: dict[tuple[str, int], PipelineReleased] = {}
+
+    def poll(self) -> bool:
+        """Take in what came; True where the table changed."""
+        records = self._follower.poll()
+        for record in records:
+            event = record.event
+            if isinstance(event, PipelineReleased):
+                self.released[event.pipeline] = event
+                self.releases[event.pipeline, event.release] = event
+            elif isinstance(event, PipelineRetired):
+                self.retired.add(event.pipeline)
+        return bool(records)
+
+    def topics(self, name: str) -> list[str]:
+        """The full names of one data topic over all pipelines released so far."""
+        return [full_name(name, pipeline, self._namespace) for pipeline in self.released]
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._follower.close()
+
+
+def read_range(
+    bus: Bus, place: Place, start: int, end: int, namespace: str = "", limit_s: float = 600.0,
+    sequences: dict[str, int] | None = None,
+) -> Iterator[Record]:
+    """The records of one partition from `start` to `end` (exclusive), without repeats.
+
+    Raises BusError where the range is no longer, or not yet, in the log.
+    """
+    first, after = bus.offsets(place)
+    if start < first or end > after:
+        raise BusError(f"{place[0]} partition {place[1]} holds offsets {first} to {after}, not {start} to {end}")
+    reader = bus.reader()
+    incoming = Incoming(place[0], namespace, sequences)
+    try:
+        reader.assign({place: start})
+        offset, deadline = start, time.monotonic() + limit_s
+        while offset < end:
+            for message in reader.poll(BATCH, 0.2):
+                offset = message.offset() + 1
+                if offset > end:
+                    break
+                record = incoming.record(message)
+                if record is not None:
+                    yield record
+            if time.monotonic() > deadline:
+                raise BusError(f"{place[0]} partition {place[1]}: offset {offset} did not come within {limit_s:g} s")
+    finally:
+        reader.close()

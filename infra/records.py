@@ -1,0 +1,180 @@
+"""From a message to the record a fold reads, and from what a fold emits to messages: the rules of delivery.
+
+Incoming: a reader remembers one number per source (and place first written, in `control-log`) of the partition
+it reads and drops what is not larger. Topics that users write carry no such numbers; there the offset counts.
+Outgoing: source and sequence follow from the input alone, so that what is made again after a crash is equal.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from headrace.infra.bus import BusError, Message, Producer
+from headrace.schemas.codec import DECODERS, ORIGIN, TYPE_OF, Headers, Undecodable, encode, header, headers_of
+from headrace.schemas.control import ControlEvent, FaultFound
+from headrace.schemas.record import OUTPUTS_PER_STEP, SEQUENCES_PER_OFFSET, Emit, Record
+from headrace.schemas.topics import DLQ, TOPICS, full_name, parse_name
+
+NUMBERED_BY_OFFSET = {"<p>.data-arrived", "operator-requests", "ticks"}
+PARSED_BY_THE_FOLD = {"<p>.data-arrived"}
+
+
+class DeadLetter(Exception):
+    """A record that no retry can fix; the reason goes to the dead-letter topic with it."""
+
+
+class NotDeclared(BusError):
+    """A fold emitted what the table of topics does not let it."""
+
+
+class Incoming:
+    """Messages of one partition as records, without the repeats.
+
+    `sequences` (source → largest number seen) belongs to the reader's state and is committed with it.
+    `decoders` replaces the decoder of some event names by a leaner one.
+    """
+
+    def __init__(
+        self, topic: str, namespace: str, sequences: dict[str, int] | None = None,
+        decoders: Mapping[str, Callable[[bytes], Any]] | None = None,
+    ) -> None:
+        self.name, self.pipeline = parse_name(topic, namespace)
+        self.sequences: dict[str, int] = {} if sequences is None else sequences
+        self.repeats = 0
+        self._by_offset = self.name in NUMBERED_BY_OFFSET
+        self._raw = self.name in PARSED_BY_THE_FOLD
+        self._copied = self.name == "control-log"
+        self._decoders = DECODERS | {
+            f"headrace.{name}.v1": decoder for name, decoder in (decoders or {}).items()
+        }
+
+    def record(self, message: Message) -> Record | None:
+        """The record, or None for a repeat. Raises DeadLetter where the envelope or the body cannot be read."""
+        headers: Any = message.headers()
+        offset = message.offset()
+        if self._by_offset:
+            source, sequence = "", offset * SEQUENCES_PER_OFFSET
+        else:
+            try:
+                if headers[4][0] == "ce_sequence" and headers[2][0] == "ce_source":
+                    source, sequence = headers[2][1].decode(), int(headers[4][1])
+                else:
+                    source, sequence = header(headers, "ce_source", 2) or "", int(header(headers, "ce_sequence", 4) or "")
+            except (TypeError, IndexError, ValueError, AttributeError) as error:
+                raise DeadLetter(f"no source and sequence in the envelope ({error})") from error
+            key = source
+            if self._copied:
+                key = f"{(header(headers, ORIGIN, 7) or '').rpartition('/')[0]} {source}"
+            if sequence <= self.sequences.get(key, -1):
+                self.repeats += 1
+                return None
+            self.sequences[key] = sequence
+        body = message.value() or b""
+        event = None
+        if not self._raw:
+            event_type = header(headers, "ce_type", 3) or ""
+            decoder = self._decoders.get(event_type)
+            if decoder is None:
+                raise DeadLetter(f"no event is named {event_type!r}")
+            try:
+                event = decoder(body)
+            except ValueError as error:
+                raise DeadLetter(f"{event_type}: {error}") from error
+        return Record(
+            event, message.timestamp()[1], self.name, self.pipeline, message.partition(), offset, message.key(), body,
+            source, sequence, headers,
+        )
+
+
+class Outgoing:
+    """Emits of one fold on one input partition as messages, numbered by the input's offset."""
+
+    def __init__(
+        self, producer: Producer, source: str, namespace: str, pipeline: str, allowed: frozenset[str] | None = None
+    ) -> None:
+        self._produce = producer.produce
+        self.source = source
+        self.published = 0
+        self._namespace = namespace
+        self._pipeline = pipeline
+        self._allowed = allowed
+        self._full: dict[tuple[str, str], str] = {}
+
+    def publish(self, record: Record, emits: list[Emit]) -> None:
+        """Produce what a step returned. Raises NotDeclared for a topic or an amount that no step may write."""
+        if len(emits) > OUTPUTS_PER_STEP:
+            raise NotDeclared(f"{self.source}: {len(emits)} outputs of one step; at most {OUTPUTS_PER_STEP}")
+        sequence = record.offset * SEQUENCES_PER_OFFSET
+        for emit in emits:
+            self.send(emit, sequence, record.known_ms, record)
+            sequence += 1
+
+    def send(self, emit: Emit, sequence: int, known_ms: int, cause: Record | None = None) -> None:
+        """Produce one event under a given sequence."""
+        event = emit.event
+        topic = self._full.get((emit.topic, emit.pipeline)) or self._topic(emit)
+        body = encode(event) if emit.body is None else emit.body
+        event_type = emit.type or TYPE_OF[type(event)]
+        headers = headers_of(event_type, self.source, sequence)
+        if isinstance(event, ControlEvent) and cause is not None:
+            headers += causes(cause)
+        self._produce(topic, emit.partition, emit.key, body, headers, known_ms)
+        self.published += 1
+
+    def copy(self, record: Record, emit: Emit, origin: str) -> None:
+        """Produce the sequencer's copy: unchanged, under its first source and sequence, with the place first written."""
+        headers: Headers = headers_of(
+            header(record.headers, "ce_type", 3) or "", record.source or record.topic, record.sequence
+        )
+        correlation = header(record.headers, "ce_correlationid", 5) or f"{record.topic}/{record.partition}/{record.offset}"
+        headers += [
+            ("ce_correlationid", correlation),
+            ("ce_causationid", header(record.headers, "ce_causationid", 6) or ""),
+            (ORIGIN, origin),
+        ]
+        self._produce(
+            self._full.get((emit.topic, "")) or self._topic(emit), emit.partition, emit.key, record.body, headers,
+            record.known_ms,
+        )
+        self.published += 1
+
+    def dead_letter(self, record_topic: str, message: Message, reason: str) -> None:
+        """Produce the message to its dead-letter topic with where it stood and why."""
+        fault = FaultFound(
+            pipeline=self._pipeline, topic=record_topic, partition=message.partition(), offset=message.offset(),
+            service=self.source, reason=reason, value=base64.b64encode(message.value() or b"").decode(),
+            key=(message.key() or b"").decode("utf-8", "replace"),
+            headers={k: bytes(v or b"").decode("utf-8", "replace") for k, v in message.headers() or ()},
+            at=datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
+        )
+        sequence = message.offset() * SEQUENCES_PER_OFFSET + SEQUENCES_PER_OFFSET - 1
+        self._produce(
+            record_topic + DLQ, 0, message.key(), encode(fault), headers_of(TYPE_OF[FaultFound], self.source, sequence),
+            message.timestamp()[1],
+        )
+
+    def _topic(self, emit: Emit) -> str:
+        if emit.topic not in TOPICS or (self._allowed is not None and emit.topic not in self._allowed):
+            raise NotDeclared(f"{self.source} may not write {emit.topic!r}")
+        full = full_name(emit.topic, emit.pipeline or self._pipeline, self._namespace)
+        self._full[emit.topic, emit.pipeline] = full
+        return full
+
+
+def causes(record: Record) -> Headers:
+    """The correlation id (of the whole story) and the causation id (the direct parent's place) of a control event."""
+    place = header(record.headers, ORIGIN, 7) or f"{record.topic}/{record.partition}/{record.offset}"
+    if record.pipeline:
+        place = place.replace("<p>", record.pipeline, 1)
+    return [("ce_correlationid", header(record.headers, "ce_correlationid", 5) or place), ("ce_causationid", place)]
+
+
+def source_of(service: str, pipeline: str, topic_id: str, partition: int) -> str:
+    """`/validator/rainfall/1f3a9c2e/0`; "-" stands where a fold serves all pipelines."""
+    return f"/{service}/{pipeline or '-'}/{topic_id[:8]}/{partition}"
+
+
+__all__ = ["DeadLetter", "Incoming", "NotDeclared", "Outgoing", "Undecodable", "causes", "source_of"]

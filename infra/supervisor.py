@@ -1,0 +1,292 @@
+"""`headrace up`: every service as a supervised process, restarted with a growing pause.
+
+On Linux light services are forked from a parent that never imports River, those with a model from a second one
+that did: the imported code is shared memory, and a restart takes no import time. Kafka clients and LMDB open after
+the fork (one made before it is dead in the child, without an error). Elsewhere each service is a fresh interpreter.
+Exit status 3 of a service is a refusal, which no restart cures: it stays down and `headrace status` shows why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from headrace.services import FOLDS, SERVICES
+
+REFUSED = 3
+FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.1, 15.0, 30.0
+STOP_S = 10.0
+WITH_RIVER = tuple(s for s in SERVICES if any(f.service == s and f.needs_river for f in FOLDS))
+LIGHT = tuple(s for s in SERVICES if s not in WITH_RIVER)
+
+
+@dataclass
+class Child:
+    """One supervised process: when it started, how often it was restarted, when to start it again."""
+
+    name: str
+    pid: int = 0
+    started: float = 0.0
+    restarts: int = 0
+    pause_s: float = FIRST_PAUSE_S
+    due: float = 0.0
+    refused: bool = False
+
+
+class Supervisor:
+    """Keeps children alive until SIGTERM, then stops them in order and waits."""
+
+    def __init__(self, home: Path, names: tuple[str, ...], spawn: dict[str, tuple[str, ...]] | None = None) -> None:
+        self._home = home
+        self._children = {name: Child(name) for name in names}
+        self._groups = spawn or {}
+        self._stopping = False
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+
+    def run(self) -> None:
+        """Start everything and supervise until asked to stop."""
+        while not self._stopping:
+            now = time.monotonic()
+            for child in self._children.values():
+                if not child.pid and not child.refused and now >= child.due:
+                    child.pid, child.started = self._start(child.name), now
+            self._note()
+            self._reap(0.2)
+        self._end()
+
+    def _start(self, name: str) -> int:
+        if name in self._groups:
+            pid = os.fork()
+            if pid == 0:
+                _as_group(self._home, name, self._groups[name])
+            return pid
+        return start_service(self._home, name)
+
+    def _reap(self, wait_s: float) -> None:
+        deadline = time.monotonic() + wait_s
+        while time.monotonic() < deadline and not self._stopping:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                pid, status = 0, 0
+            if pid == 0:
+                signal.sigtimedwait([signal.SIGCHLD], 0.1) if hasattr(signal, "sigtimedwait") else time.sleep(0.1)
+                continue
+            self._gone(pid, os.waitstatus_to_exitcode(status))
+
+    def _gone(self, pid: int, code: int) -> None:
+        for child in self._children.values():
+            if child.pid == pid:
+                now = time.monotonic()
+                if now - child.started > STEADY_S:
+                    child.pause_s = FIRST_PAUSE_S
+                child.pid, child.due = 0, now + child.pause_s
+                child.pause_s = min(child.pause_s * 2, LONGEST_PAUSE_S)
+                child.refused = code == REFUSED
+                child.restarts += 1
+
+    def _note(self) -> None:
+        for child in self._children.values():
+            if child.name in SERVICES:
+                write_run_file(
+                    self._home, f"{child.name}.supervised",
+                    {"pid": child.pid, "restarts": child.restarts, "refused": child.refused},
+                )
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _end(self) -> None:
+        for child in self._children.values():
+            if child.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_S
+        for child in self._children.values():
+            while child.pid and time.monotonic() < deadline:
+                with contextlib.suppress(ChildProcessError):
+                    if os.waitpid(child.pid, os.WNOHANG)[0] == 0:
+                        time.sleep(0.02)
+                        continue
+                child.pid = 0
+            if child.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
+
+
+def start_service(home: Path, name: str) -> int:
+    """Start one service and return its process id; its output goes to `<home>/logs/<service>.log`."""
+    log = home / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if sys.platform != "linux":
+        with log.open("ab") as out:
+            return subprocess.Popen(
+                [sys.executable, "-m", f"headrace.services.{name}"], stdout=out, stderr=out, stdin=subprocess.DEVNULL
+            ).pid
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        _redirect(log)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        importlib.import_module(f"headrace.services.{name}.__main__").main()
+        code = 0
+    except SystemExit as leave:
+        code = leave.code if isinstance(leave.code, int) else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _as_group(home: Path, name: str, members: tuple[str, ...]) -> None:
+    """The body of the parent that imported River: a supervisor of the services with a model."""
+    try:
+        import scipy.stats  # noqa: F401  - River imports it sooner or later; here it is shared
+        from river import compose, drift, linear_model, metrics, naive_bayes, preprocessing, tree  # noqa: F401
+
+        import headrace.infra.kafka_bus  # noqa: F401
+        import headrace.infra.service  # noqa: F401
+
+        Supervisor(home, members).run()
+    finally:
+        os._exit(0)
+
+
+def _redirect(log: Path) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+# --- what the CLI calls -----------------------------------------------------------------------------------
+
+
+def write_run_file(home: Path, name: str, what: dict[str, object]) -> None:
+    """Replace `<home>/run/<name>.json` at once; unchanged content is left alone."""
+    path = home / "run" / f"{name}.json"
+    text = json.dumps(what)
+    with contextlib.suppress(OSError):
+        if path.read_text() == text:
+            return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def read_run_file(home: Path, name: str) -> dict[str, object] | None:
+    """What a process wrote about itself, None where it did not."""
+    try:
+        found = json.loads((home / "run" / f"{name}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this id exists (and is no zombie)."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True
+
+
+def up(home: Path, services: tuple[str, ...] = tuple(SERVICES)) -> int:
+    """Start the supervisor in a session of its own, unless one runs; return its process id."""
+    noted = read_run_file(home, "supervisor")
+    if noted and is_alive(int(str(noted["pid"]))):
+        return int(str(noted["pid"]))
+    (home / "logs").mkdir(parents=True, exist_ok=True)
+    for old in (home / "run").glob("*.json") if (home / "run").exists() else ():
+        old.unlink()
+    with (home / "logs" / "supervisor.log").open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "headrace.infra.supervisor", str(home), *services],
+            stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True,
+        )
+    write_run_file(home, "supervisor", {"pid": process.pid})
+    return process.pid
+
+
+def down(home: Path, limit_s: float = STOP_S + 5) -> bool:
+    """Stop the supervisor and with it every service; False where none ran. Raises TimeoutError past the limit."""
+    noted = read_run_file(home, "supervisor")
+    if not noted or not is_alive(int(str(noted["pid"]))):
+        return False
+    pid = int(str(noted["pid"]))
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + limit_s
+    while is_alive(pid):
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the supervisor (process {pid}) did not stop within {limit_s:g} s; see its log")
+        time.sleep(0.05)
+    (home / "run" / "supervisor.json").unlink(missing_ok=True)
+    return True
+
+
+def states(home: Path) -> dict[str, dict[str, object]]:
+    """What is known of each service: pid, health address, restarts, refused, alive."""
+    found = {}
+    for name in SERVICES:
+        own, supervised = read_run_file(home, name) or {}, read_run_file(home, f"{name}.supervised") or {}
+        pid = int(str(supervised.get("pid") or 0))
+        ready = bool(pid) and own.get("pid") == pid
+        found[name] = {**own, **supervised, "alive": bool(pid) and is_alive(pid), "ready": ready}
+    return found
+
+
+def wait_ready(home: Path, services: tuple[str, ...], limit_s: float = 60.0) -> list[str]:
+    """Wait until every service says it is ready; return those that did not within the limit."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        now = states(home)
+        missing = [name for name in services if not (now[name]["ready"] and now[name]["alive"])]
+        if not missing or time.monotonic() > deadline or any(now[name].get("refused") for name in missing):
+            return missing
+        time.sleep(0.05)
+
+
+def main() -> None:
+    """The supervisor process: `python -m headrace.infra.supervisor HOME SERVICE…`."""
+    home, services = Path(sys.argv[1]), tuple(sys.argv[2:]) or tuple(SERVICES)
+    if sys.platform != "linux":
+        Supervisor(home, services).run()
+        return
+    import headrace.infra.kafka_bus
+    import headrace.infra.service  # noqa: F401
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    light = tuple(name for name in services if name in LIGHT)
+    river = tuple(name for name in services if name in WITH_RIVER)
+    groups = {"with-river": river} if river else {}
+    Supervisor(home, (*groups, *light), groups).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""One gate's work, from the log and the artifact store to a verdict. Runs the pipeline's own code: in a child process.
+
+Trouble of the machine (broker, disk, memory) rises, so that the job is tried again; whatever the author's code or
+the model's bytes do wrong is a verdict.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import psutil
+
+from headrace import model_bytes
+from headrace.infra.artifacts import Artifacts, Manifest
+from headrace.infra.bus import Bus, BusError
+from headrace.infra.follow import read_range
+from headrace.infra.pipeline_files import load_stored
+from headrace.pipeline import Pipeline
+from headrace.schemas.control import Check, ModelValidated, PipelineReleased
+from headrace.schemas.stream import ExampleLabelled, Features, Label
+from headrace.schemas.topics import full_name
+from headrace.services.evaluator import gates
+from headrace.services.evaluator.gates import Row
+from headrace.services.evaluator.offline import Job
+from headrace.services.evaluator.scores import Task
+
+ROWS_AT_MOST = 1_000_000  # about a gigabyte in memory; a first model that failed 12 times will not pass
+GOLDEN_REQUESTS = 20
+GOLDEN_REACH = 200  # how far back recent inputs are looked for
+TRIES = 3  # the best time of a request counts: another process must not fail a model
+MB = 1e6
+
+Snapshot = tuple[str, int]  # uri, offset
+
+
+def judge(
+    job: Job,
+    released: PipelineReleased,
+    bus: Bus,
+    artifacts: Artifacts,
+    namespace: str,
+    snapshot: Snapshot | None,
+    *,
+    alone: bool,
+) -> ModelValidated:
+    """The verdict of one job. `alone` in a process of its own: only then time and memory are judged."""
+    began = time.perf_counter()
+    try:
+        if job.stage == "offline":
+            checks, snapshot = _offline(job, released, bus, artifacts, namespace)
+        else:
+            checks = _infra(job, released, bus, artifacts, namespace, snapshot, alone)
+    except (BusError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        return failed(job, f"{type(error).__name__}: {error}", snapshot)
+    return verdict(job, checks, snapshot, seconds=round(time.perf_counter() - began, 3), peak_mb=_peak_mb())
+
+
+def verdict(job: Job, checks: list[Check], snapshot: Snapshot | None = None, **costs: float) -> ModelValidated:
+    """The event that answers a job."""
+    uri, offset = snapshot or (None, None)
+    return ModelValidated(
+        pipeline=job.pipeline,
+        run=job.run,
+        request=job.request,
+        stage=job.stage,
+        verdict=gates.overall(checks),
+        checks=tuple(checks),
+        n_labels=job.n_labels,
+        offset=job.end_offset,
+        epoch=job.epoch,
+        snapshot_uri=uri,
+        snapshot_offset=offset,
+        **costs,
+    )
+
+
+def failed(job: Job, why: str, snapshot: Snapshot | None = None) -> ModelValidated:
+    """The verdict of a job that came to no end of its own."""
+    return verdict(job, [_error(why)], snapshot)
+
+
+def _error(why: str) -> Check:
+    return Check(name="ran", verdict="error", detail=why)
+
+
+def _offline(
+    job: Job, released: PipelineReleased, bus: Bus, artifacts: Artifacts, namespace: str
+) -> tuple[list[Check], Snapshot | None]:
+    if job.end_offset - job.start_offset > ROWS_AT_MOST:
+        return [_error(f"{job.end_offset - job.start_offset} rows; at most {ROWS_AT_MOST} are replayed")], None
+    definition = released.definition
+    pipeline = load_stored(artifacts, definition)
+    verbs = verbs_of(pipeline, definition.has_probabilities)
+    rows = list(_rows(job, bus, namespace))
+    half = len(rows) // 2
+    snapshot = None
+    if definition.policies.learning == "frozen":
+        judged, values, snapshot = _freeze(job, pipeline, verbs, rows, half, artifacts)
+    else:
+        judged, values = rows[half:], gates.replay(pipeline.recipe(job.seed), rows, verbs.answer, verbs.learn, half)
+    return gates.first_model_checks(pipeline.spec.label.task, judged, values, definition.policies.success), snapshot
+
+
+def _freeze(
+    job: Job, pipeline: Pipeline, verbs: Verbs, rows: Sequence[Row], half: int, artifacts: Artifacts
+) -> tuple[list[Row], list[Any], Snapshot | None]:
+    """Train to the holdout's start and score exactly the bytes that would serve, on rows predicted after it."""
+    if not rows:
+        return [], [], None
+    model = pipeline.recipe(job.seed)
+    for row in rows[:half]:
+        verbs.learn(model, row.features, row.label)
+    data = model_bytes.dumps(model)
+    judged = [row for row, known in zip(rows, gates.learned_before(rows), strict=True) if known >= half]
+    values = gates.frozen_answers(model_bytes.loads(data), judged, verbs.answer)
+    offset = rows[half].offset
+    manifest = Manifest(
+        kind="model",
+        pipeline=job.pipeline,
+        release=job.release,
+        run=job.run,
+        seed=job.seed,
+        learned=_without(job.start_offset, offset, job.excluded),
+        offset=offset,
+        n_learned=half,
+        sequences={row.source: row.sequence for row in rows[:half]},
+        structural_digest=model_bytes.digest(model),
+    )
+    return judged, values, (artifacts.put(data, manifest), offset)
+
+
+def _without(start: int, end: int, excluded: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The range without its excluded parts."""
+    ranges = []
+    for first, after in sorted(excluded):
+        if start < first < end:
+            ranges.append((start, first))
+        start = max(start, after)
+    return (*ranges, (start, end)) if start < end else tuple(ranges)
+
+
+def _infra(
+    job: Job,
+    released: PipelineReleased,
+    bus: Bus,
+    artifacts: Artifacts,
+    namespace: str,
+    snapshot: Snapshot | None,
+    alone: bool,
+) -> list[Check]:
+    assert snapshot is not None  # jobs.py starts the job once there is one
+    pipeline = load_stored(artifacts, released.definition)
+    answer = verbs_of(pipeline, released.definition.has_probabilities).answer
+    before = psutil.Process().memory_info().rss
+    data, _ = artifacts.get(snapshot[0])
+    model = model_bytes.loads(data)
+    requests = [row.features for row in _rows(job, bus, namespace, last=GOLDEN_REACH)][-GOLDEN_REQUESTS:]
+    answers, slowest_ms = [], 0.0
+    for features in requests:
+        value, best_ms = _timed(model, features, answer)
+        answers.append(value)
+        slowest_ms = max(slowest_ms, best_ms)
+    memory = max(psutil.Process().memory_info().rss - before, 0) / MB
+    return gates.infra_checks(
+        pipeline.spec.label.task,
+        released.definition.policies.gates,
+        answers=answers,
+        slowest_ms=slowest_ms,
+        size_mb=len(data) / MB,
+        memory_mb=memory,
+        judge_resources=alone,
+    )
+
+
+def _peak_mb() -> float:
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # Windows
+        return float(round(memory.peak_wset / MB, 1))
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / MB, 1)
+
+
+def _timed(model: Any, features: Features, answer: Callable[[Any, Features], Any]) -> tuple[Any, float]:
+    best, value = float("inf"), None
+    for _ in range(TRIES):
+        began = time.perf_counter()
+        try:
+            value = answer(model, features)
+        except (OSError, MemoryError):
+            raise
+        except Exception:
+            value = None
+        best = min(best, (time.perf_counter() - began) * 1000)
+    return value, best
+
+
+def _rows(job: Job, bus: Bus, namespace: str, last: int | None = None) -> Iterator[Row]:
+    """The labelled examples of the job's range without its excluded parts, or those of its last offsets."""
+    place = (full_name("<p>.labelled-examples", job.pipeline, namespace), 0)
+    start = job.start_offset if last is None else max(job.start_offset, job.end_offset - last)
+    for record in read_range(bus, place, start, job.end_offset, namespace):
+        event = record.event
+        if not isinstance(event, ExampleLabelled) or any(a <= record.offset < b for a, b in job.excluded):
+            continue
+        prediction = event.prediction
+        yield Row(
+            prediction.features,
+            event.label,
+            prediction.baselines,
+            record.source,
+            record.sequence,
+            event.known_to,
+            record.offset,
+        )
+
+
+class Verbs(NamedTuple):
+    """How a pipeline's model answers and learns."""
+
+    answer: Callable[[Any, Features], Any]
+    learn: Callable[[Any, Features, Label], None]
+
+
+def verbs_of(pipeline: Pipeline, has_probabilities: bool) -> Verbs:
+    """On the pipeline's own columns, as the predictor and the trainer do it."""
+    names = [feature.name for feature in pipeline.spec.features]
+    task: Task = pipeline.spec.label.task
+
+    def own(features: Features) -> Features:
+        return {name: features[name] for name in names if name in features}
+
+    def answer(model: Any, features: Features) -> Any:
+        if task == "regression" or not has_probabilities:
+            return model.predict_one(own(features))
+        probabilities = model.predict_proba_one(own(features))
+        if task == "multiclass":
+            return probabilities
+        return probabilities.get(True, 0.0) if probabilities else None
+
+    def learn(model: Any, features: Features, label: Label) -> None:
+        model.learn_one(own(features), label)
+
+    return Verbs(answer, learn)

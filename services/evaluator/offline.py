@@ -1,0 +1,185 @@
+"""Keeps the gates' open jobs: a run that reached the end of its range is judged offline, then as a file in a process.
+
+The fold only remembers what is due; `jobs.py` does the work. A verdict closes its job when it is read back from
+the log like everybody else's, so the first one wins and a crash only starts the job again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from headrace.schemas.codec import ORIGIN, header
+from headrace.schemas.control import (
+    Check,
+    ControlEvent,
+    ModelUpdated,
+    ModelValidated,
+    PipelineReleased,
+    PipelineRetired,
+    RunEnded,
+    RunStarted,
+    TrainingCompleted,
+    TrainingFailed,
+)
+from headrace.schemas.record import Emit, Record
+
+JobStage = Literal["offline", "infra"]
+
+World = type(None)
+
+
+def example_world() -> None:
+    """The fold needs no world."""
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One gate to run: what it judges, and the record that asked (its sequence numbers the verdict)."""
+
+    stage: JobStage
+    pipeline: str
+    run: str
+    request: str
+    release: int
+    seed: int
+    excluded: tuple[tuple[int, int], ...]
+    n_labels: int
+    start_offset: int
+    end_offset: int
+    epoch: int
+    sequence: int
+    known_ms: int
+    correlation: str
+    causation: str
+    snapshot_uri: str | None = None
+    snapshot_offset: int | None = None
+    forced: bool = False
+
+    @property
+    def source(self) -> str:
+        """The source of the verdict."""
+        return f"/evaluator/{self.pipeline}/{self.run}/{self.stage}"
+
+
+@dataclass(slots=True)
+class Gated:
+    """One pipeline: releases whose first gate is off, its live runs, its open jobs, the epoch of its aliases.
+
+    `skipped` are the offsets that a run left out because their learn raised.
+    """
+
+    ungated: set[int] = field(default_factory=set)
+    runs: dict[str, RunStarted] = field(default_factory=dict)
+    skipped: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    jobs: dict[tuple[str, JobStage], Job] = field(default_factory=dict)
+    champion: str | None = None
+    epoch: int = 0
+
+
+@dataclass(slots=True)
+class State:
+    """Every pipeline by its name."""
+
+    pipelines: dict[str, Gated] = field(default_factory=dict)
+
+    def open_jobs(self) -> list[Job]:
+        """All jobs that wait for work, at most two a run; a forced verdict only waits to be read back."""
+        return [job for gated in self.pipelines.values() for job in gated.jobs.values() if not job.forced]
+
+
+def step(state: State, record: Record, world: None) -> list[Emit]:
+    """Open and close jobs; where a release switched the first gate off, its forced verdict is written at once."""
+    event = record.event
+    if not isinstance(event, ControlEvent):
+        return []
+    gated = state.pipelines.setdefault(event.pipeline, Gated())
+    match event:
+        case PipelineReleased():
+            if event.definition.policies.gates.first == "off":
+                gated.ungated.add(event.release)
+        case PipelineRetired():
+            gated.runs.clear()
+            gated.skipped.clear()
+            gated.jobs.clear()
+        case RunStarted():
+            gated.runs.setdefault(event.run, event)
+        case TrainingFailed(run=str(run), offset=int(offset)) if run in gated.runs:
+            gated.skipped[run] = (*gated.skipped.get(run, ()), offset)
+        case RunEnded():
+            _forget(gated, event.run)
+        case ModelUpdated(alias="champion"):
+            gated.champion, gated.epoch = event.run, event.epoch
+        case TrainingCompleted() if event.run in gated.runs and event.run != gated.champion:
+            return _completed(gated, event, record)
+        case ModelValidated(stage="offline" | "infra"):
+            _judged(gated, event)
+        case _:
+            pass
+    return []
+
+
+def _completed(gated: Gated, event: TrainingCompleted, record: Record) -> list[Emit]:
+    started = gated.runs[event.run]
+    place = header(record.headers, ORIGIN, 7) or f"{record.topic}/{record.partition}/{record.offset}"
+    job = Job(
+        stage="offline",
+        pipeline=event.pipeline,
+        run=event.run,
+        request=event.request,
+        release=event.release,
+        seed=started.seed,
+        excluded=(*started.excluded, *((offset, offset + 1) for offset in gated.skipped.get(event.run, ()))),
+        n_labels=event.n_labels,
+        start_offset=event.start_offset,
+        end_offset=event.end_offset,
+        epoch=gated.epoch,
+        sequence=record.sequence,
+        known_ms=record.known_ms,
+        correlation=header(record.headers, "ce_correlationid", 5) or place,
+        causation=place,
+        forced=event.release in gated.ungated,
+    )
+    gated.jobs[event.run, "offline"] = job
+    if not job.forced:
+        return []
+    forced = ModelValidated(
+        pipeline=event.pipeline,
+        run=event.run,
+        request=event.request,
+        stage="offline",
+        verdict="pass",
+        checks=(Check(name="forced", verdict="pass", detail="forced: gates.first=off"),),
+        n_labels=event.n_labels,
+        offset=event.end_offset,
+        epoch=gated.epoch,
+    )
+    return [Emit("model-validations", forced, event.pipeline.encode(), partition=0)]
+
+
+def _judged(gated: Gated, event: ModelValidated) -> None:
+    """Close the job that the verdict answers; an offline pass opens the infra job."""
+    job = gated.jobs.get((event.run, _stage(event)))
+    if job is None or job.end_offset != event.offset:
+        return
+    del gated.jobs[event.run, job.stage]
+    if job.stage == "offline" and event.verdict == "pass":
+        gated.jobs[event.run, "infra"] = replace(
+            job,
+            stage="infra",
+            snapshot_uri=event.snapshot_uri,
+            snapshot_offset=event.snapshot_offset,
+            forced=False,
+        )
+
+
+def _stage(event: ModelValidated) -> JobStage:
+    return "offline" if event.stage == "offline" else "infra"
+
+
+def _forget(gated: Gated, run: str) -> None:
+    gated.runs.pop(run, None)
+    gated.skipped.pop(run, None)
+    gated.jobs.pop((run, "offline"), None)
+    gated.jobs.pop((run, "infra"), None)

@@ -1,0 +1,148 @@
+"""One partition that is read: its messages without the repeats, batched by event until the next commit.
+
+The rule is that of `infra.records.Incoming` (one number per source; in control-log per place first written and
+source; what is not larger is a repeat). It stands here again because only bytes are touched until a batch is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from headrace.infra.bus import Message
+from headrace.schemas.codec import DECODERS, ORIGIN, PREFIX, VERSION, header
+from headrace.schemas.record import Record
+from headrace.services.recorder import control_rows
+from headrace.services.recorder.rows import Batch, Fault, Made, PipelineRows, decoded
+
+MARKER = f"{PREFIX}PipelineReleased{VERSION}".encode()
+NO_ROWS = {f"{PREFIX}{name}{VERSION}".encode() for name in ("Tick", "LabelArrived", "PipelineRetired")}
+
+
+class Source:
+    """Batches one partition of `topic` (a name of `TOPICS`); `rows` where it is one of a pipeline's data topics.
+
+    `on_release` is called with each PipelineReleased as it is met, before any row after it is made.
+    """
+
+    def __init__(
+        self, topic: str, partition: int, topic_id: str, next_offset: int, sequences: dict[str, int],
+        rows: PipelineRows | None, on_release: Callable[[Any, int], None],
+    ) -> None:
+        self.rows = rows
+        self.topic_id, self.next_offset = topic_id, next_offset
+        self.repeats = self.dead_letters = 0
+        self._topic, self._partition, self._on_release = topic, partition, on_release
+        self._sequences = {source.encode(): sequence for source, sequence in sequences.items()}
+        self._stored = dict(self._sequences)
+        self._stored_offset = next_offset
+        self._batches: dict[bytes, Batch] = {}
+        self._faults: list[Fault] = []
+        self._is_log = topic == "control-log"
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is ahead of the store."""
+        return self.next_offset != self._stored_offset
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something was taken that is no row yet."""
+        return bool(self._batches or self._faults)
+
+    def take(self, message: Message) -> None:
+        """Put one message into its batch, unless it is a repeat."""
+        offset = message.offset()
+        self.next_offset = offset + 1
+        headers: Any = message.headers()
+        try:
+            _, _, (first, source), (second, kind), (third, number) = headers  # what a service writes: five, in this order
+            if first != "ce_source" or second != "ce_type" or third != "ce_sequence":
+                source, kind, number = _by_name(headers)
+            sequence = int(number)
+        except (ValueError, TypeError):
+            try:
+                source, kind, number = _by_name(headers)
+                sequence = int(number)
+            except ValueError as error:
+                self._fault(message, f"no source, type and sequence in the envelope ({error})")
+                return
+        if self._is_log:
+            source = b"%b %b" % ((header(headers, ORIGIN, 7) or "").rpartition("/")[0].encode(), source)
+        sequences = self._sequences
+        if sequence <= sequences.get(source, -1):
+            self.repeats += 1
+            return
+        sequences[source] = sequence
+        batch = self._batches.get(kind)
+        if batch is None:
+            if kind in NO_ROWS and not self._is_log:
+                return
+            batch = self._batches[kind] = Batch(self._partition)
+        batch.offsets.append(offset)
+        batch.known_ms.append(message.timestamp()[1])
+        batch.bodies.append(message.value() or b"")
+        if self.rows is None:
+            batch.headers.append(headers)
+        if kind == MARKER:
+            self._release(batch)
+
+    def make(self, made: Made) -> list[Fault]:
+        """The rows of what was batched; returns what could not be read."""
+        faults, self._faults = self._faults, []
+        for kind, batch in self._batches.items():
+            faults += self._make(kind.decode("utf-8", "replace"), batch, made)
+        self._batches.clear()
+        self.dead_letters += len(faults)
+        return faults
+
+    def news(self) -> dict[str, int]:
+        """The sequences that the store does not have yet."""
+        return {
+            source.decode("utf-8", "replace"): sequence
+            for source, sequence in self._sequences.items() if self._stored.get(source) != sequence
+        }
+
+    def is_stored(self) -> None:
+        """The store has everything up to `next_offset`."""
+        self._stored.update(self._sequences)
+        self._stored_offset = self.next_offset
+
+    def _release(self, batch: Batch) -> None:
+        if self._is_log or self.rows is not None:
+            events, _ = decoded(DECODERS[MARKER.decode()], _last(batch))
+            for event in events:
+                self._on_release(event, batch.known_ms[-1])
+
+    def _make(self, kind: str, batch: Batch, made: Made) -> list[Fault]:
+        event = kind.removeprefix(PREFIX).removesuffix(VERSION)
+        if self.rows is not None and event in self.rows.makers:
+            return self.rows.add(event, batch, made)
+        decode = DECODERS.get(kind)
+        if decode is None:
+            return [
+                Fault(offset, known_ms, f"no event is named {kind!r}", body)
+                for offset, known_ms, body in zip(batch.offsets, batch.known_ms, batch.bodies, strict=True)
+            ]
+        events, faults = decoded(decode, batch)
+        for index, one in enumerate(events):
+            control_rows.add(Record(
+                one, batch.known_ms[index], self._topic, "", self._partition, batch.offsets[index],
+                body=batch.bodies[index], headers=batch.headers[index] if batch.headers else None,
+            ), made.rows)
+        return faults
+
+    def _fault(self, message: Message, reason: str) -> None:
+        self._faults.append(Fault(message.offset(), message.timestamp()[1], reason, message.value() or b""))
+
+
+def _by_name(headers: Any) -> tuple[bytes, bytes, bytes]:
+    found = [header(headers, name, position) for name, position in (("ce_source", 2), ("ce_type", 3), ("ce_sequence", 4))]
+    source, kind, number = ((value or "").encode() for value in found)
+    return source, kind, number
+
+
+def _last(batch: Batch) -> Batch:
+    one = Batch(batch.partition)
+    one.offsets, one.known_ms, one.bodies = batch.offsets[-1:], batch.known_ms[-1:], batch.bodies[-1:]
+    return one

@@ -1,0 +1,212 @@
+"""The one owner of the DuckDB file: rows, offsets and sequences go in with one transaction.
+
+User queries run beside it on cursors of the same database (`cursor`), so its settings are made safe for them at
+opening and then locked: from SQL no file, no network and no extension can be reached (the recorder writes its
+Parquet files through Arrow).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from headrace.infra.bus import Place
+from headrace.schemas.contract import ContractSpec
+from headrace.services.recorder.arrow import arrow_rows
+from headrace.services.recorder.tables import LAYOUT, TABLES, Column, Table, feature_columns, features_table
+from headrace.services.recorder.views import VIEWS, View, examples_view, literal, quoted, training_view
+
+
+class StoreRefused(RuntimeError):
+    """The file cannot be used: another process owns it, or it is no store of this layout. Says what to do."""
+
+
+@dataclass
+class Position:
+    """How far one partition of a topic is in the store, and the largest sequence of each source in it."""
+
+    topic_id: str
+    next_offset: int
+    sequences: dict[str, int] = field(default_factory=dict)
+
+
+POSITIONS = Table("positions", "up to where each topic is in this store", (
+    Column("topic", "VARCHAR", "as the broker knows it"), Column("partition", "BIGINT", "its partition"),
+    Column("topic_id", "VARCHAR", "the topic's id; another one after delete and recreate"),
+    Column("next_offset", "BIGINT", "the first offset that is not in the store yet"),
+))
+SEQUENCES = Table("sequences", "the largest sequence of each source, to drop repeats", (
+    Column("topic", "VARCHAR", "as the broker knows it"), Column("partition", "BIGINT", "its partition"),
+    Column("source", "VARCHAR", "who wrote the records"), Column("sequence", "BIGINT", "the largest seen"),
+))
+META = Table("meta", "facts about this file", (
+    Column("name", "VARCHAR", "of the fact"), Column("value", "VARCHAR", "the fact"),
+))
+KEYS = {"positions": "topic, partition", "sequences": "topic, partition, source", "meta": "name"}
+
+
+class Store:
+    """Opens the file, or makes it; None keeps it in memory. Raises StoreRefused."""
+
+    def __init__(self, path: Path | None, *, memory_limit: str = "1GB", threads: int = 2) -> None:
+        self.path = path
+        self.features: dict[str, Table] = {}
+        self.tables = TABLES | {table.name: table for table in (POSITIONS, SEQUENCES, META)}
+        self._con = _connect(path, memory_limit, threads)
+        try:
+            self._prepare()
+        except BaseException:
+            self._con.close()
+            raise
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Another connection to the same database, for one thread."""
+        return self._con.cursor()
+
+    def contracts(self) -> dict[str, list[ContractSpec]]:
+        """Every pipeline's contracts, oldest release first."""
+        found: dict[str, list[ContractSpec]] = {}
+        for pipeline, contract in self._con.execute(
+            "SELECT pipeline, contract FROM releases ORDER BY pipeline, release"
+        ).fetchall():
+            found.setdefault(pipeline, []).append(ContractSpec.model_validate_json(contract))
+        return found
+
+    def releases(self) -> set[tuple[str, int]]:
+        """Which releases are in the store."""
+        return set(self._con.execute("SELECT pipeline, release FROM releases").fetchall())
+
+    def positions(self) -> dict[Place, Position]:
+        """Where each topic is to be read on, with the sequences seen."""
+        found = {
+            (topic, partition): Position(topic_id, next_offset)
+            for topic, partition, topic_id, next_offset in self._con.execute("FROM positions").fetchall()
+        }
+        for topic, partition, source, sequence in self._con.execute("FROM sequences").fetchall():
+            found[topic, partition].sequences[source] = sequence
+        return found
+
+    def commit(self, batches: Iterable[tuple[str, Any]], positions: Mapping[Place, Position]) -> None:
+        """Put Arrow tables (each with the name of its table) and positions in, all or nothing; durable when it returns.
+
+        `positions` are those that changed, with the sequences that changed.
+        """
+        where = [(*place, p.topic_id, p.next_offset) for place, p in positions.items()]
+        seen = [(*place, source, number) for place, p in positions.items() for source, number in p.sequences.items()]
+        with self._transaction():
+            for name, batch in batches:
+                self._insert(self.tables[name], batch)
+            for table, rows in ((POSITIONS, where), (SEQUENCES, seen)):
+                if rows:
+                    self._insert(table, arrow_rows(table, rows))
+
+    def add_pipeline(self, pipeline: str, contracts: list[ContractSpec]) -> None:
+        """Make the pipeline's typed table and views, or add the columns of a new release."""
+        table = features_table(pipeline, feature_columns(contracts))
+        with self._transaction():
+            self._create(table)
+            for column in table.columns:
+                self._con.execute(
+                    f"ALTER TABLE {quoted(table.name)} ADD COLUMN IF NOT EXISTS {quoted(column.name)} {column.type}"
+                )
+            self._comment("TABLE", table)
+            self.features[pipeline] = self.tables[table.name] = table
+            self._create_view(training_view(pipeline, table, contracts[-1]))
+            self._create_view(examples_view(self.features))
+
+    def close(self) -> None:
+        """Write everything into the one file and let it go."""
+        self._con.close()
+
+    def _prepare(self) -> None:
+        known = {name for (name,) in self._con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+        if known and ("meta" not in known or self._layout() != LAYOUT):
+            raise StoreRefused(
+                f"{self.path} is no store of layout {LAYOUT}. Move it aside: the recorder then makes a new one from the log."
+            )
+        with self._transaction():
+            for table in self.tables.values():
+                self._create(table)
+                if table.name not in known:
+                    self._comment("TABLE", table)
+            for view in (*VIEWS, examples_view({})):
+                self._create_view(view)
+            if not known:
+                self._insert(META, arrow_rows(META, [("layout", LAYOUT)]))
+        for pipeline, contracts in self.contracts().items():
+            self.add_pipeline(pipeline, contracts)
+
+    def _layout(self) -> str | None:
+        row = self._con.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
+        return row[0] if row else None
+
+    def _create(self, table: Table) -> None:
+        columns = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.columns)
+        key = f", PRIMARY KEY ({KEYS[table.name]})" if table.name in KEYS else ""
+        self._con.execute(f"CREATE TABLE IF NOT EXISTS {quoted(table.name)} ({columns}{key})")
+
+    def _create_view(self, view: View) -> None:
+        self._con.execute(f"CREATE OR REPLACE VIEW {quoted(view.name)} AS {view.sql}")
+        self._comment("VIEW", view)
+
+    def _comment(self, kind: str, what: Table | View) -> None:
+        there = {
+            name for (name,) in self._con.execute(
+                "SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [what.name]
+            ).fetchall()
+        }
+        self._con.execute(f"COMMENT ON {kind} {quoted(what.name)} IS {literal(what.comment)}")
+        for column in what.columns:
+            if column.name in there:
+                self._con.execute(
+                    f"COMMENT ON COLUMN {quoted(what.name)}.{quoted(column.name)} IS {literal(column.comment)}"
+                )
+
+    def _insert(self, table: Table, batch: Any) -> None:
+        columns = ", ".join(quoted(column.name) for column in table.columns)
+        values = ", ".join(
+            f"TRY_CAST({quoted(column.name)} AS JSON)"
+            if column.type == "JSON" and batch[column.name].null_count < batch.num_rows else quoted(column.name)
+            for column in table.columns
+        )
+        verb = "INSERT OR REPLACE" if table.name in KEYS else "INSERT"
+        self._con.register("incoming", batch)
+        self._con.execute(f"{verb} INTO {quoted(table.name)} ({columns}) SELECT {values} FROM incoming")
+        self._con.unregister("incoming")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._con.execute("BEGIN TRANSACTION")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(duckdb.Error):
+                self._con.execute("ROLLBACK")
+            raise
+        self._con.execute("COMMIT")
+
+
+def _connect(path: Path | None, memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        con = duckdb.connect(":memory:" if path is None else str(path), config={
+            "threads": threads, "memory_limit": memory_limit, "max_temp_directory_size": "10GB",
+            "autoload_known_extensions": False, "autoinstall_known_extensions": False, "allow_community_extensions": False,
+        })
+    except duckdb.Error as error:
+        raise StoreRefused(
+            f"{path} cannot be opened ({error}). Is another recorder running? If the file is damaged, move it aside: "
+            "the recorder then makes a new one from the log."
+        ) from error
+    for setting in (
+        "GLOBAL TimeZone = 'UTC'", "GLOBAL python_enable_replacements = false", "GLOBAL enable_external_access = false",
+        "GLOBAL lock_configuration = true",
+    ):
+        con.execute(f"SET {setting}")
+    return con

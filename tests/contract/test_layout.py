@@ -1,0 +1,71 @@
+"""The rooms keep their walls: folds import nothing of the world, every import says `headrace.…`, tables agree."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headrace.schemas.topics import DLQ, TOPICS
+from headrace.services import FOLDS, SERVICES
+
+ROOT = Path(__file__).parents[2]
+WORLD = ("headrace.infra", "confluent_kafka", "kafka", "lmdb", "duckdb", "pyarrow", "faust", "fastapi", "fsspec")
+ROOMS = ("schemas", "services", "infra")
+SOURCES = [p for room in (*ROOMS, "headrace", "tests", "benchmarks") for p in sorted((ROOT / room).rglob("*.py"))
+           if not any(part in ROOMS for part in p.relative_to(ROOT).parts[1:2]) or room != "headrace"]
+MODULES = sorted({fold.module: fold for fold in FOLDS}.items())
+
+
+@pytest.mark.parametrize(("module", "fold"), MODULES, ids=[module for module, _ in MODULES])
+def test_a_fold_imports_nothing_of_the_world_and_river_only_where_the_table_says(module, fold):
+    listing = subprocess.run(
+        [sys.executable, "-c", f"import {module}, sys; print('\\n'.join(sys.modules))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()
+    worldly = [name for name in listing if any(name == w or name.startswith(w + ".") for w in WORLD)]
+    assert worldly == []
+    if not fold.needs_river:
+        assert not [name for name in listing if name.split(".")[0] in ("river", "scipy", "numpy", "pandas")]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_import_says_headrace(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            names = [node.module or ""]
+        bare = [name for name in names if name.split(".")[0] in ROOMS]
+        assert not bare, f"{path}:{node.lineno} imports {bare} without headrace."
+
+
+@pytest.mark.parametrize("fold", FOLDS, ids=lambda fold: f"{fold.id}:{fold.input}")
+def test_the_table_of_folds_and_the_table_of_topics_agree(fold):
+    assert fold.service in SERVICES
+    assert fold.service in TOPICS[fold.input].consumers
+    for output in fold.outputs:
+        assert fold.service in TOPICS[output].producers, f"{fold.id} writes {output}, topics.py does not know"
+    for table in fold.tables:
+        assert fold.service in TOPICS[table].consumers
+
+
+def test_no_topic_is_its_own_dead_letter_topic():
+    assert not [name for name in TOPICS if name.endswith(DLQ)]
+
+
+def test_importing_the_package_loads_neither_a_client_nor_river():
+    listing = subprocess.run(
+        [sys.executable, "-c", "import headrace, headrace.pipeline, headrace.contract, sys; print('\\n'.join(sys.modules))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()
+    assert not {"kafka", "confluent_kafka", "river", "lmdb", "duckdb"} & {name.split(".")[0] for name in listing}
+
+
+def test_importing_the_sdk_needs_only_its_own_libraries():
+    listing = subprocess.run(
+        [sys.executable, "-c", "import headrace; headrace.Client; import sys; print('\\n'.join(sys.modules))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()
+    assert not {"confluent_kafka", "river", "lmdb", "duckdb", "pyarrow"} & {name.split(".")[0] for name in listing}

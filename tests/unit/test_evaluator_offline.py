@@ -1,0 +1,171 @@
+"""Given these decisions, then those open jobs."""
+
+import pytest
+
+from headrace.schemas.codec import ORIGIN
+from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
+from headrace.schemas.control import (
+    ModelUpdated,
+    ModelValidated,
+    PipelineReleased,
+    PipelineRetired,
+    ReleaseDefinition,
+    RunEnded,
+    RunStarted,
+    TrainingCompleted,
+    TrainingFailed,
+)
+from headrace.schemas.policies import Gates, Policies
+from headrace.schemas.record import Record
+from headrace.services.evaluator.offline import State, step
+
+HEADERS = [("", b"")] * 5 + [
+    ("ce_correlationid", b"story"),
+    ("ce_causationid", b""),
+    (ORIGIN, b"training-completed/id/0/4"),
+]
+
+
+def fold(*events):
+    """The state and the emitted events of a history; the n-th record has sequence 10·n."""
+    state, emits = State(), []
+    for n, event in enumerate(events):
+        record = Record(event, n, "control-log", "", 0, n, sequence=10 * n, headers=HEADERS)
+        emits += [emit.event for emit in step(state, record, None)]
+    return state, emits
+
+
+def released(first="on"):
+    definition = ReleaseDefinition(
+        contract=ContractSpec(name="R", features=(FeatureSpec(name="x", type="float"),), label=LabelSpec(type="bool")),
+        policies=Policies(gates=Gates(first=first)),
+        contract_digest="c",
+        policies_digest="p",
+        recipe_digest="r",
+        source_digest="s",
+        source_uri="u",
+    )
+    return PipelineReleased(pipeline="rain", release=1, definition=definition, partitions=1, request="q", by="ann")
+
+
+STARTED = RunStarted(
+    pipeline="rain", run="a", request="first-model-1", release=1, seed=7, start_offset=3, excluded=((5, 8),)
+)
+
+
+def completed(n=200, run="a"):
+    return TrainingCompleted(
+        pipeline="rain", run=run, request="first-model-1", release=1, n_labels=n, start_offset=3, end_offset=3 + n
+    )
+
+
+def judged(stage, verdict="pass", n=200, run="a", **snapshot):
+    return ModelValidated(
+        pipeline="rain",
+        run=run,
+        request="first-model-1",
+        stage=stage,
+        verdict=verdict,
+        checks=(),
+        n_labels=n,
+        offset=3 + n,
+        **snapshot,
+    )
+
+
+def test_a_completed_training_opens_the_offline_job_with_all_it_needs():
+    state, _ = fold(released(), STARTED, completed())
+    (job,) = state.open_jobs()
+    assert (job.stage, job.run, job.release, job.seed, job.excluded) == ("offline", "a", 1, 7, ((5, 8),))
+    assert (job.n_labels, job.start_offset, job.end_offset) == (200, 3, 203)
+    assert (job.source, job.sequence, job.known_ms) == ("/evaluator/rain/a/offline", 20, 2)
+    assert (job.correlation, job.causation) == ("story", "training-completed/id/0/4")
+
+
+def test_an_offline_pass_opens_the_infra_job_under_the_same_sequence():
+    state, _ = fold(released(), STARTED, completed(), judged("offline"))
+    (job,) = state.open_jobs()
+    assert (job.stage, job.source, job.sequence) == ("infra", "/evaluator/rain/a/infra", 20)
+    assert job.snapshot_uri is None
+
+
+def test_a_frozen_snapshot_travels_from_the_offline_verdict_to_the_infra_job():
+    state, _ = fold(released(), STARTED, completed(), judged("offline", snapshot_uri="x", snapshot_offset=103))
+    (job,) = state.open_jobs()
+    assert (job.snapshot_uri, job.snapshot_offset) == ("x", 103)
+
+
+@pytest.mark.parametrize("verdict", ["fail", "inconclusive", "error"])
+def test_any_other_offline_verdict_closes_the_job(verdict):
+    state, _ = fold(released(), STARTED, completed(), judged("offline", verdict))
+    assert state.open_jobs() == []
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail", "error"])
+def test_any_infra_verdict_closes_the_job(verdict):
+    state, _ = fold(released(), STARTED, completed(), judged("offline"), judged("infra", verdict))
+    assert state.open_jobs() == []
+
+
+def test_at_twice_the_labels_the_run_is_judged_again():
+    state, _ = fold(released(), STARTED, completed(), judged("offline", "fail"), completed(400))
+    (job,) = state.open_jobs()
+    assert (job.n_labels, job.sequence) == (400, 40)
+
+
+def test_a_late_verdict_of_the_shorter_range_does_not_close_the_longer_job():
+    state, _ = fold(released(), STARTED, completed(), completed(400), judged("offline", "fail", 200))
+    (job,) = state.open_jobs()
+    assert job.n_labels == 400
+
+
+def test_the_first_verdict_wins():
+    state, _ = fold(released(), STARTED, completed(), judged("offline", "fail"), judged("offline", "pass"))
+    assert state.open_jobs() == []
+
+
+@pytest.mark.parametrize(
+    "end", [RunEnded(pipeline="rain", run="a", reason=""), PipelineRetired(pipeline="rain", request="q", by="ann")]
+)
+def test_the_jobs_of_a_run_end_with_it(end):
+    state, _ = fold(released(), STARTED, completed(), end)
+    assert state.open_jobs() == []
+    assert state.pipelines["rain"].runs == {}
+
+
+def test_a_run_that_serves_is_not_judged_again():
+    champion = ModelUpdated(
+        pipeline="rain",
+        alias="champion",
+        version=1,
+        run="a",
+        release=1,
+        snapshot_offset=203,
+        uri="u",
+        follows=True,
+        epoch=1,
+        reason="",
+    )
+    state, _ = fold(released(), STARTED, champion, completed(400))
+    assert state.open_jobs() == []
+
+
+def test_a_run_that_nobody_started_is_not_judged():
+    state, _ = fold(released(), completed(run="stranger"))
+    assert state.open_jobs() == []
+
+
+def test_what_the_run_skipped_the_replay_leaves_out():
+    skipped = TrainingFailed(pipeline="rain", request="first-model-1", run="a", reason="learn raised", offset=42)
+    state, _ = fold(released(), STARTED, skipped, completed())
+    (job,) = state.open_jobs()
+    assert job.excluded == ((5, 8), (42, 43))
+
+
+def test_with_the_first_gate_off_a_forced_verdict_is_written_and_infra_follows():
+    state, (forced,) = fold(released("off"), STARTED, completed())
+    assert state.open_jobs() == []
+    assert (forced.stage, forced.verdict, forced.checks[0].detail) == ("offline", "pass", "forced: gates.first=off")
+    state, _ = fold(released("off"), STARTED, completed(), forced)
+    (job,) = state.open_jobs()
+    assert (job.stage, job.sequence) == ("infra", 20)

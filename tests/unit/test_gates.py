@@ -1,0 +1,347 @@
+"""The gates decide by what was known when a prediction was made, and name every number."""
+
+import math
+import random
+
+import pytest
+from river import linear_model, metrics, naive_bayes, preprocessing, stats, stream
+
+from headrace.schemas.policies import Gates, Success
+from headrace.schemas.stream import Baselines
+from headrace.services.evaluator import scores
+from headrace.services.evaluator.gates import (
+    Row,
+    deciding_loss,
+    first_model_checks,
+    infra_checks,
+    learned_before,
+    overall,
+    replay,
+)
+
+
+def rows_with_delay(delay, n=120, seed=1):
+    """A stream whose labels come `delay` rows after their examples, in the order and with the numbers of a joiner.
+
+    Row i is predicted before example i's label and after the labels of the examples up to i - delay - 1.
+    """
+    rng = random.Random(seed)
+    rows, last, trues = [], None, 0
+    for i in range(n):
+        x = {"x": rng.gauss(0, 1)}
+        label = x["x"] + rng.gauss(0, 0.5) > 0
+        known = max(i - delay, 0)  # rows joined when example i passed
+        rows.append(
+            Row(
+                x,
+                label,
+                Baselines(majority=trues * 2 > i, last=last),
+                "/joiner/0",
+                i * 65_536,
+                (known - 1) * 65_536 if known else -1,
+            )
+        )
+        last, trues = label, trues + label
+    return rows
+
+
+def model():
+    return preprocessing.StandardScaler() | linear_model.LogisticRegression()
+
+
+def p_true(fitted, x):
+    return fitted.predict_proba_one(x)[True]
+
+
+def learn(fitted, x, y):
+    fitted.learn_one(x, y)
+
+
+@pytest.mark.parametrize("delay", [0, 1, 7, 50, 500])
+def test_a_replay_answers_as_river_does_with_the_same_delay(delay):
+    rows = rows_with_delay(delay)
+    questions = stream.simulate_qa(((r.features, r.label) for r in rows), moment=None, delay=delay + 1)
+    plain, expected = model(), []
+    for _, x, *y in questions:
+        if y[0] is None:
+            expected.append(p_true(plain, x))
+        else:
+            plain.learn_one(x, y[0])
+    assert replay(model(), rows, p_true, learn, 0) == expected
+
+
+def test_the_judged_half_is_answered_as_in_the_whole_replay():
+    rows = rows_with_delay(7)
+    assert replay(model(), rows, p_true, learn, 60) == replay(model(), rows, p_true, learn, 0)[60:]
+
+
+def test_a_label_that_comes_late_is_not_known_to_the_examples_between():
+    """Example 1's label comes after those of 2 and 3: the state that predicted 1 had learned example 0 only."""
+    order = [0, 2, 3, 1]
+    rows = [
+        Row({"x": 1.0}, True, Baselines(), "/joiner/0", place * 65_536, -1 if number == 0 else 0)
+        for place, number in enumerate(order)
+    ]
+    assert learned_before(rows) == [0, 1, 1, 1]
+    seen = []
+    replay([], rows, lambda learned, x: seen.append(len(learned)), lambda learned, x, y: learned.append(y), 0)
+    assert seen == [0, 1, 1, 1]
+
+
+def test_each_joiner_partition_numbers_its_own_outputs():
+    """Two joiner partitions write to one log: a number of one says nothing of the other's."""
+    rows = [
+        Row({}, True, Baselines(), "/joiner/0", 900, -1),
+        Row({}, True, Baselines(), "/joiner/1", 10, -1),
+        Row({}, True, Baselines(), "/joiner/1", 20, 10),
+        Row({}, True, Baselines(), "/joiner/0", 901, 900),
+    ]
+    assert learned_before(rows) == [0, 0, 2, 1]
+
+
+def test_an_answer_that_raises_is_no_answer_and_no_end():
+    def raises(fitted, x):
+        raise KeyError("x")
+
+    rows = rows_with_delay(0, n=10)
+    assert replay(model(), rows, raises, learn, 5) == [None] * 5
+
+
+@pytest.mark.parametrize("error", [MemoryError, OSError])
+def test_a_machine_in_trouble_is_no_answer_of_the_model(error):
+    def raises(fitted, x):
+        raise error
+
+    with pytest.raises(error):
+        replay(model(), rows_with_delay(0, n=10), raises, learn, 0)
+
+
+# --- the first model --------------------------------------------------------------------------------------
+
+
+def judged(values, labels, task="binary", success=None, majority=None, last=None, mean=None):
+    rows = [
+        Row({}, label, Baselines(majority=majority, mean=mean, last=last), "s", i, -1) for i, label in enumerate(labels)
+    ]
+    return {check.name: check for check in first_model_checks(task, rows, values, success)}
+
+
+def test_a_good_model_passes_every_check_with_its_numbers():
+    labels = [True, False] * 50
+    checks = judged(
+        [0.9 if y else 0.1 for y in labels], labels, success=Success("accuracy", at_least=0.6), majority=True, last=True
+    )
+    assert overall(list(checks.values())) == "pass"
+    assert (checks["accuracy"].value, checks["accuracy"].limit, checks["accuracy"].n) == (1.0, 0.6, 100)
+    assert (checks["0/1 loss below majority"].value, checks["0/1 loss below majority"].limit) == (0.0, 0.5)
+    assert set(checks) == {"answered", "accuracy", "0/1 loss below majority", "0/1 loss below no-change"}
+
+
+def test_a_model_that_says_what_the_majority_says_fails():
+    labels = [True, True, False] * 30
+    checks = judged([0.9] * 90, labels, majority=True, last=False)
+    assert checks["0/1 loss below majority"].verdict == "fail"
+    assert checks["0/1 loss below no-change"].verdict == "pass"
+
+
+def test_a_model_that_repeats_the_last_label_fails():
+    labels = [True] * 40 + [False] * 60
+    rows = [
+        Row({}, y, Baselines(majority=False, last=labels[i - 1] if i else None), "s", i, -1)
+        for i, y in enumerate(labels)
+    ]
+    values = [None] + [1.0 if y else 0.0 for y in labels[:-1]]
+    checks = {c.name: c for c in first_model_checks("binary", rows, values, None)}
+    assert checks["0/1 loss below no-change"].verdict == "fail"
+    assert checks["0/1 loss below majority"].verdict == "pass"
+
+
+def test_success_is_an_absolute_limit():
+    labels = [True, False] * 50
+    values = [0.9 if y != (i % 4 == 0) else 0.1 for i, y in enumerate(labels)]  # three of four are right
+    assert judged(values, labels, success=Success("accuracy", at_least=0.8))["accuracy"].verdict == "fail"
+    assert judged(values, labels, success=Success("accuracy", at_least=0.75))["accuracy"].verdict == "pass"
+
+
+def test_rows_without_an_answer_cost_the_full_loss_and_more_than_one_in_a_hundred_fail():
+    labels = [True, False] * 50
+    values = [0.9 if y else 0.1 for y in labels]
+    assert judged([None, *values[1:]], labels, majority=True)["answered"].verdict == "pass"
+    two = judged([None, math.nan, *values[2:]], labels, majority=True)
+    assert two["answered"].verdict == "fail"
+    assert two["0/1 loss below majority"].value == pytest.approx(0.02)
+
+
+def test_no_rows_is_a_fail_and_not_a_crash():
+    (check,) = first_model_checks("binary", [], [], None)
+    assert check.verdict == "fail"
+
+
+def test_a_rare_class_weighs_more_than_its_share():
+    """At 5 % positives a model that always says no has no loss to speak of in 0/1, but half of it when weighted."""
+    labels = ([True] + [False] * 19) * 10
+    name, loss = deciding_loss("binary", "accuracy", [Row({}, y, Baselines(), "s", 0, -1) for y in labels])
+    assert name == "class-weighted Brier"
+    assert loss(0.0, True) == pytest.approx(19 * loss(1.0, False))
+    checks = judged([0.3 if y else 0.05 for y in labels], labels, majority=False, last=False)
+    assert checks["class-weighted Brier below majority"].verdict == "pass"
+
+
+@pytest.mark.parametrize("metric", ["brier", "logloss", "auc", "f1", "mcc"])
+def test_metrics_without_a_loss_per_row_decide_by_brier(metric):
+    rows = [Row({}, y, Baselines(), "s", 0, -1) for y in (True, False)]
+    assert deciding_loss("binary", metric, rows)[0] == "Brier"
+
+
+def test_numbers_are_judged_by_the_clipped_error_against_mean_and_no_change():
+    labels = [float(i % 7) for i in range(70)]
+    good = judged(
+        [y + 0.1 for y in labels], labels, task="regression", mean=3.0, last=0.0, success=Success("mae", at_most=0.2)
+    )
+    assert overall(list(good.values())) == "pass"
+    wild = judged([1e12] * 70, labels, task="regression", mean=3.0, last=0.0)
+    assert wild["absolute error below mean"].value == 1.0  # a diverged model cannot hide behind its own scale
+    assert wild["absolute error below mean"].verdict == "fail"
+
+
+def test_a_metric_that_the_task_lacks_is_an_error_that_says_so():
+    checks = judged([0.5, 0.5], [True, False], success=Success("mae", at_most=1))
+    assert checks["mae"].verdict == "error"
+    assert "binary label has no mae" in checks["mae"].detail
+
+
+# --- infra ------------------------------------------------------------------------------------------------
+
+
+def infra(**changes):
+    numbers = {"answers": [0.2, 0.9], "slowest_ms": 1.0, "size_mb": 0.1, "memory_mb": 1.0} | changes
+    return {check.name: check for check in infra_checks("binary", Gates(predict_ms=5, model_mb=10), **numbers)}
+
+
+def test_a_fit_snapshot_passes():
+    assert overall(list(infra().values())) == "pass"
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"answers": [0.2, None]}, "golden requests"),
+        ({"answers": [0.2, math.inf]}, "golden requests"),
+        ({"answers": [0.2, 1.5]}, "golden requests"),
+        ({"answers": []}, "golden requests"),
+        ({"slowest_ms": 5.1}, "predict ms"),
+        ({"size_mb": 10.1}, "size MB"),
+        ({"memory_mb": 10.1}, "memory MB"),
+    ],
+)
+def test_each_infra_limit_can_fail(change, name):
+    checks = infra(**change)
+    assert [check.name for check in checks.values() if check.verdict == "fail"] == [name]
+
+
+def test_in_one_process_time_and_memory_are_reported_but_not_judged():
+    checks = infra(slowest_ms=99.0, memory_mb=99.0, judge_resources=False)
+    assert overall(list(checks.values())) == "pass"
+    assert (checks["predict ms"].value, checks["memory MB"].value) == (99.0, 99.0)
+
+
+# --- scores against River ---------------------------------------------------------------------------------
+
+
+def mean_of(losses):
+    mean = stats.Mean()
+    for loss in losses:
+        mean.update(loss)
+    return mean.get()
+
+
+def test_log_loss_and_accuracy_are_those_of_river_to_the_last_bit():
+    rng = random.Random(3)
+    rows = [(p, rng.random() < 0.4) for p in [0.0, 1.0, 0.5, *(rng.random() for _ in range(500))]]
+    loss, accuracy = metrics.LogLoss(), metrics.Accuracy()
+    for p, y in rows:
+        loss.update(y, {False: 1 - p, True: p})
+        accuracy.update(y, max({False: 1 - p, True: p}, key={False: 1 - p, True: p}.get))
+    assert mean_of(scores.log_loss("binary", p, y) for p, y in rows) == loss.get()
+    assert sum(scores.decided("binary", p) == y for p, y in rows) / len(rows) == accuracy.get()
+
+
+def test_cross_entropy_of_a_class_never_seen_is_that_of_river():
+    rows = [({"a": 0.7, "b": 0.3}, "a"), ({"a": 0.2, "b": 0.8}, "c"), ({"b": 1.0}, "b"), ({"a": 0.5, "b": 0.5}, "b")]
+    loss = metrics.CrossEntropy()
+    for value, label in rows:
+        loss.update(label, value)
+    assert mean_of(scores.log_loss("multiclass", v, y) for v, y in rows) == loss.get()
+
+
+def test_a_tie_between_classes_goes_as_the_models_own_predict_one():
+    bayes = naive_bayes.GaussianNB()
+    for label in ("b", "a"):
+        bayes.learn_one({"x": 1.0}, label)
+    proba = bayes.predict_proba_one({"x": 1.0})
+    assert proba["a"] == proba["b"]
+    assert scores.decided("multiclass", proba) == bayes.predict_one({"x": 1.0})
+
+
+def test_auc_counts_ordered_pairs_and_half_of_the_ties():
+    rng = random.Random(5)
+    values = [round(rng.random(), 1) for _ in range(60)]
+    labels = [rng.random() < v for v in values]
+    pairs = [
+        (a > b) + (a == b) / 2
+        for a, x in zip(values, labels, strict=True)
+        if x
+        for b, y in zip(values, labels, strict=True)
+        if not y
+    ]
+    assert scores.auc(values, labels) == pytest.approx(sum(pairs) / len(pairs))
+    assert scores.auc([0.1, 0.2], [True, True]) == 0.5
+
+
+def test_brier_lies_between_0_and_1_for_any_number_of_classes():
+    assert scores.brier("multiclass", {"a": 1.0, "b": 0.0}, "b") == 1.0
+    assert scores.brier("multiclass", {"a": 1.0}, "never seen") == 1.0
+    assert scores.brier("multiclass", {"a": 1.0}, "a") == 0.0
+    assert scores.brier("binary", 0.75, False) == 0.5625
+
+
+@pytest.mark.parametrize(
+    ("metric", "task", "value"),
+    [
+        ("accuracy", "binary", 0.75),
+        ("balanced_accuracy", "binary", 0.75),
+        ("f1", "binary", 0.8),
+        ("mcc", "binary", 0.577),
+        ("auc", "binary", 1.0),
+        ("brier", "binary", 0.125),
+        ("mae", "regression", 0.5),
+        ("rmse", "regression", 0.5),
+        ("r2", "regression", 0.8),
+    ],
+)
+def test_each_metric_of_success_can_be_computed(metric, task, value):
+    binary = [(0.9, True), (0.7, True), (0.6, False), (0.2, False)]
+    numbers = [(y + (0.5 if y % 2 else -0.5), float(y)) for y in (1, 2, 3, 4)]
+    assert scores.score(metric, task, binary if task == "binary" else numbers) == pytest.approx(value, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "usable"),
+    [
+        ("binary", 0.3, True),
+        ("binary", True, True),
+        ("binary", None, False),
+        ("binary", {}, False),
+        ("binary", math.nan, False),
+        ("binary", "yes", False),
+        ("multiclass", {"a": 1.0}, True),
+        ("multiclass", {}, False),
+        ("multiclass", {"a": math.nan}, False),
+        ("multiclass", "a", True),
+        ("regression", 3, True),
+        ("regression", math.inf, False),
+        ("regression", True, False),
+    ],
+)
+def test_what_counts_as_an_answer(task, value, usable):
+    assert (scores.checked(task, value) is not None) == usable
