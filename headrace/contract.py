@@ -33,6 +33,7 @@ class InvalidDefinition(ValueError):
     """A setting of a pipeline or contract that cannot stand; `field` names it and the message says what would."""
 
     def __init__(self, field: str, reason: str) -> None:
+        """Say which field it is and what would stand."""
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
@@ -56,8 +57,15 @@ class Contract(BaseModel):
 
 
 def feature(
-    *, ge: float | None = None, gt: float | None = None, le: float | None = None, lt: float | None = None,
-    unit: str | None = None, alias: str | None = None, max_length: int | None = None, description: str | None = None,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    unit: str | None = None,
+    alias: str | None = None,
+    max_length: int | None = None,
+    description: str | None = None,
 ) -> Any:
     """One column: its bounds (inclusive `ge`/`le`, exclusive `gt`/`lt`), unit, and the name it has in the data."""
     given = {"ge": ge, "gt": gt, "le": le, "lt": lt, "alias": alias, "max_length": max_length}
@@ -78,7 +86,11 @@ def contract_spec(cls: type[Contract], label: Any, entity: bool = False, extra: 
         raise InvalidDefinition(cls.__name__, "has no fields; a contract names at least one column")
     _refuse_shared_names(cls.__name__, features)
     return ContractSpec(
-        name=cls.__name__, features=features, label=label_spec(label), entity=entity, extra=extra,
+        name=cls.__name__,
+        features=features,
+        label=label_spec(label),
+        entity=entity,
+        extra=extra,
         description=inspect.cleandoc(cls.__doc__) if cls.__doc__ else None,
     )
 
@@ -103,9 +115,12 @@ def label_spec(label: Any) -> LabelSpec:
 
 def digest(spec: ContractSpec) -> str:
     """SHA-256 of everything that decides which records are accepted; descriptions do not count."""
-    plain = spec.model_copy(update={
-        "description": None, "features": tuple(f.model_copy(update={"description": None}) for f in spec.features)
-    })
+    plain = spec.model_copy(
+        update={
+            "description": None,
+            "features": tuple(f.model_copy(update={"description": None}) for f in spec.features),
+        }
+    )
     return hashlib.sha256(plain.model_dump_json(exclude_defaults=True).encode()).hexdigest()
 
 
@@ -128,7 +143,8 @@ def incompatibilities(old: ContractSpec, new: ContractSpec) -> list[str]:
     reasons += [f"{name}: is gone" for name in olds if name not in news]
     reasons += [
         f"{name}: is new and required; only an optional feature (| None) may be added"
-        for name, f in news.items() if name not in olds and not f.optional
+        for name, f in news.items()
+        if name not in olds and not f.optional
     ]
     for name in olds:
         if name in news:
@@ -204,9 +220,15 @@ def _feature_spec(owner: str, name: str, field: FieldInfo) -> FeatureSpec:
     _refuse_empty_range(refuse, bounds)
     extra = field.json_schema_extra
     return FeatureSpec(
-        name=name, type=TYPES[kind], optional=optional, values=values, max_length=max_length, alias=field.alias,
+        name=name,
+        type=TYPES[kind],
+        optional=optional,
+        values=values,
+        max_length=max_length,
+        alias=field.alias,
         unit=str(extra["unit"]) if isinstance(extra, dict) and "unit" in extra else None,
-        description=field.description, **bounds,
+        description=field.description,
+        **bounds,
     )
 
 

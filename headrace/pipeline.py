@@ -45,10 +45,23 @@ class Pipeline:
     """
 
     def __init__(
-        self, *, name: str, contract: type[Contract], label: Any, recipe: Recipe, success: Success | None = None,
-        triggers: Triggers | None = None, gates: Gates | None = None, drift: Drift | None = None,
-        rollout: Rollout | None = None, labels: Labels | None = None, retention: Retention | None = None,
-        learning: str = "online", entity: bool = False, extra: Extra = "drop", seed: int = 0,
+        self,
+        *,
+        name: str,
+        contract: type[Contract],
+        label: Any,
+        recipe: Recipe,
+        success: Success | None = None,
+        triggers: Triggers | None = None,
+        gates: Gates | None = None,
+        drift: Drift | None = None,
+        rollout: Rollout | None = None,
+        labels: Labels | None = None,
+        retention: Retention | None = None,
+        learning: str = "online",
+        entity: bool = False,
+        extra: Extra = "drop",
+        seed: int = 0,
     ) -> None:
         """Check the settings; import nothing and build no model."""
         if not isinstance(name, str) or not PIPELINE_NAME.fullmatch(name):
@@ -63,10 +76,14 @@ class Pipeline:
             raise InvalidDefinition("seed", f"a whole number, not {seed!r}")
         self._policies = Policies(
             success=_of(Success, "success", success) if success is not None else None,
-            triggers=_of(Triggers, "triggers", triggers), gates=_of(Gates, "gates", gates),
-            drift=_of(Drift, "drift", drift), rollout=_of(Rollout, "rollout", rollout),
-            labels=_of(Labels, "labels", labels), retention=_of(Retention, "retention", retention),
-            learning=learning, seed=seed,
+            triggers=_of(Triggers, "triggers", triggers),
+            gates=_of(Gates, "gates", gates),
+            drift=_of(Drift, "drift", drift),
+            rollout=_of(Rollout, "rollout", rollout),
+            labels=_of(Labels, "labels", labels),
+            retention=_of(Retention, "retention", retention),
+            learning=learning,
+            seed=seed,
         )
         _check(self.spec, self._policies)
 
@@ -132,14 +149,17 @@ def _check_success(success: Success, task: str) -> None:
 def _check_labels(labels: Labels, label: LabelSpec) -> None:
     if labels.mature_after_s is not None and labels.mature_after_s > labels.ttl_s:
         raise InvalidDefinition(
-            "labels.mature_after_s", f"{labels.mature_after_s:g} is longer than ttl_s={labels.ttl_s:g}: labels expire then"
+            "labels.mature_after_s",
+            f"{labels.mature_after_s:g} is longer than ttl_s={labels.ttl_s:g}: labels expire then",
         )
     value = labels.on_timeout
     if value == "missing":
         return
     fits = {
-        "bool": isinstance(value, bool), "float": isinstance(value, int | float) and not isinstance(value, bool),
-        "str": isinstance(value, str), "classes": label.values is not None and value in label.values,
+        "bool": isinstance(value, bool),
+        "float": isinstance(value, int | float) and not isinstance(value, bool),
+        "str": isinstance(value, str),
+        "classes": label.values is not None and value in label.values,
     }
     if not fits[label.type]:
         raise InvalidDefinition("labels.on_timeout", f'"missing" or a value of the label, not {value!r}')

@@ -15,8 +15,10 @@ def recipe_digest(source: bytes) -> str:
     module = ast.parse(source)
     expressions = [
         keyword.value
-        for node in ast.walk(module) if isinstance(node, ast.Call)
-        for keyword in node.keywords if keyword.arg == "recipe"
+        for node in ast.walk(module)
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "recipe"
     ]
     if len(expressions) != 1:
         return _sha256([module])
@@ -67,7 +69,8 @@ def _sha256(nodes: list[ast.AST]) -> str:
 
 def _without_docstrings(node: ast.AST) -> ast.AST:
     for part in ast.walk(node):
-        if isinstance(part, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            if ast.get_docstring(part, clean=False) is not None:
-                del part.body[0]
+        match part:
+            case ast.Module() | ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                if ast.get_docstring(part, clean=False) is not None:
+                    del part.body[0]
     return node

@@ -68,9 +68,7 @@ def made_up_examples(spec: ContractSpec, n: int, seed: int = 0) -> Iterator[tupl
     """Features and labels that meet the contract and mean nothing; the same seed gives the same ones."""
     rng = random.Random(seed)
     for _ in range(n):
-        features = {
-            f.name: _value(f, rng) for f in spec.features if not (f.optional and rng.random() < ABSENT)
-        }
+        features = {f.name: _value(f, rng) for f in spec.features if not (f.optional and rng.random() < ABSENT)}
         yield features, _label(spec.label, rng)
 
 

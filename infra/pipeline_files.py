@@ -27,7 +27,8 @@ class PipelineFileError(ValueError):
 class Sources(Protocol):
     """Where released sources are kept (`infra.artifacts.Artifacts`)."""
 
-    def get_source(self, uri: str) -> bytes: ...
+    def get_source(self, uri: str) -> bytes:
+        """A pipeline's source by its URI."""
 
 
 def load_file(path: Path | str) -> Pipeline:
@@ -48,12 +49,15 @@ def definition(pipeline: Pipeline, source: bytes, uri: str) -> ReleaseDefinition
     policies = pipeline.policies()
     module = sys.modules.get(_module_name(source))
     return ReleaseDefinition(
-        contract=pipeline.spec, policies=policies,
+        contract=pipeline.spec,
+        policies=policies,
         contract_digest=digest(pipeline.spec),
         policies_digest=hashlib.sha256(policies.model_dump_json().encode()).hexdigest(),
         recipe_digest=recipe_digest(source),
-        source_digest=hashlib.sha256(source).hexdigest(), source_uri=uri,
-        recipe_stable=report.stable, has_probabilities=report.has_probabilities,
+        source_digest=hashlib.sha256(source).hexdigest(),
+        source_uri=uri,
+        recipe_stable=report.stable,
+        has_probabilities=report.has_probabilities,
         description=(module.__doc__ or "").strip() or None if module is not None else None,
     )
 
@@ -79,7 +83,7 @@ def _pipeline(source: bytes, shown: str) -> Pipeline:
     if len(found) > 1:
         names = ", ".join(name for name, _ in found.values())
         raise PipelineFileError(f"{shown}: defines {len(found)} pipelines ({names}); a file holds one")
-    (_, pipeline), = found.values()
+    ((_, pipeline),) = found.values()
     return pipeline
 
 

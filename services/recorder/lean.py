@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Annotated, Any, get_args
 
 import msgspec
 
+from headrace.schemas.control import Alias
 from headrace.services.recorder.tables import FeatureColumn
 
 Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -32,12 +34,18 @@ class Baselines(msgspec.Struct, gc=False):
     last: Label | None = None
 
 
+ALIASES: tuple[str, ...] = get_args(Alias)
+Arms: Any = msgspec.defstruct(
+    "Arms", [(alias, Arm | None, None) for alias in ALIASES], forbid_unknown_fields=True, gc=False
+)
+NO_ARM = Arm(None, None)  # type: ignore[arg-type]  # of a row without a served answer
+
+
 class Predicted(msgspec.Struct, gc=False):
-    """What a row needs of a PredictionMade, but for the features."""
+    """What a row needs of a PredictionMade, but for features and predictions."""
 
     id: str
     time: str
-    predictions: dict[str, Arm]
     release: Int
     epoch: Int
     origin: tuple[Int, Int]
@@ -47,22 +55,30 @@ class Predicted(msgspec.Struct, gc=False):
     cold: bool = False
 
 
-class PredictedAnything(Predicted, gc=False):
-    """A prediction whose features do not have the contract's names and types."""
+class PredictedAnything(Predicted, gc=False, kw_only=True):
+    """A prediction whose features or aliases are not those we know."""
 
-    features: dict[str, Any] = msgspec.field(default_factory=dict)
+    features: dict[str, Any]
+    predictions: dict[str, Arm]
 
 
-class PredictedBefore(Predicted, gc=False):
-    """What a labelled row needs of its prediction."""
+class PredictedBefore(Predicted, gc=False, kw_only=True):
+    """What a labelled row needs of its prediction; `predictions` are Arms, or a dict where an alias is unknown."""
 
+    predictions: Arms
+    baselines: Baselines = msgspec.field(default_factory=Baselines)
+
+
+class PredictedBeforeAnything(Predicted, gc=False, kw_only=True):
+    """The same with any alias."""
+
+    predictions: dict[str, Arm]
     baselines: Baselines = msgspec.field(default_factory=Baselines)
 
 
 class Labelled(msgspec.Struct, gc=False):
     """What a row needs of an ExampleLabelled."""
 
-    prediction: PredictedBefore
     label: Label
     predicted_at_ms: Ms
     labelled_at_ms: Ms
@@ -71,6 +87,18 @@ class Labelled(msgspec.Struct, gc=False):
     pending_from: Int
     known_to: Int
     inferred: bool = False
+
+
+class LabelledKnown(Labelled, gc=False, kw_only=True):
+    """With the aliases we know."""
+
+    prediction: PredictedBefore
+
+
+class LabelledAnything(Labelled, gc=False, kw_only=True):
+    """With any alias."""
+
+    prediction: PredictedBeforeAnything
 
 
 class Corrected(msgspec.Struct, gc=False):
@@ -105,11 +133,25 @@ class Rejected(msgspec.Struct, gc=False):
 
 
 Decode = Callable[[bytes], Any]
-decode_labelled: Decode = msgspec.json.Decoder(Labelled).decode
+_PYTHON_TYPE: dict[str, Any] = {"float": float, "int": Int, "bool": bool, "str": str}
+
+
+def either(fast: Any, slow: Any) -> Decode:
+    """Decodes into the type that most records have, else into the other one."""
+    decode_fast, decode_slow = msgspec.json.Decoder(fast).decode, msgspec.json.Decoder(slow).decode
+
+    def decode(body: bytes) -> Any:
+        try:
+            return decode_fast(body)
+        except msgspec.ValidationError:
+            return decode_slow(body)
+
+    return decode
+
+
+decode_labelled = either(LabelledKnown, LabelledAnything)
 decode_corrected: Decode = msgspec.json.Decoder(Corrected).decode
 decode_rejected: Decode = msgspec.json.Decoder(Rejected).decode
-
-_PYTHON_TYPE: dict[str, Any] = {"float": float, "int": Int, "bool": bool, "str": str}
 
 
 def prediction_decoder(features: tuple[FeatureColumn, ...]) -> Decode:
@@ -119,16 +161,21 @@ def prediction_decoder(features: tuple[FeatureColumn, ...]) -> Decode:
         "Features", [(name, _PYTHON_TYPE[f.type] | None, None) for name, f in zip(fields, features, strict=True)],
         rename={name: f.feature for name, f in zip(fields, features, strict=True)}, forbid_unknown_fields=True, gc=False,
     )
-    with_features = msgspec.defstruct(
-        "PredictedTyped", [("features", typed)], bases=(Predicted,), gc=False, kw_only=True
+    known = msgspec.defstruct(
+        "PredictedKnown", [("features", typed), ("predictions", Arms)], bases=(Predicted,), gc=False, kw_only=True
     )
-    fast = msgspec.json.Decoder(with_features).decode
-    slow = msgspec.json.Decoder(PredictedAnything).decode
+    return either(known, PredictedAnything)
 
-    def decode(body: bytes) -> Any:
-        try:
-            return fast(body)
-        except msgspec.ValidationError:
-            return slow(body)
 
-    return decode
+def arms(predictions: Sequence[Any], alias: str) -> list[Arm | None]:
+    """Each one's arm of that alias; `predictions` are Arms or dicts."""
+    try:
+        return list(map(attrgetter(alias), predictions))
+    except AttributeError:
+        return [p.get(alias) if isinstance(p, dict) else getattr(p, alias, None) for p in predictions]
+
+
+def aliases(predictions: Sequence[Any]) -> tuple[str, ...]:
+    """The aliases that may be among them."""
+    more = {alias for p in predictions if type(p) is dict for alias in p}
+    return (*ALIASES, *sorted(more.difference(ALIASES)))

@@ -19,7 +19,6 @@ from headrace.services.recorder.source import Source
 from headrace.services.recorder.store import Position, Store, StoreRefused
 
 BATCH = 100
-MAKE_RECORDS = 20000
 MISSING_S = 5.0  # how often topics that did not exist yet are looked for
 
 CONTROL_TOPICS = ("control-log", "validation-results", "metrics", "lineage")
@@ -50,7 +49,7 @@ class Recorder:
         self._releases = store.releases()
         self._sources: dict[Place, Source] = {}
         self._made = Made()
-        self._uncommitted = self._unmade = 0
+        self._uncommitted = 0
         self._commit_at = self._look_at = 0.0
         self._assign()
 
@@ -66,9 +65,6 @@ class Recorder:
             for message in messages:
                 sources[message.topic(), message.partition()].take(message)
             self._uncommitted += len(messages)
-            self._unmade += len(messages)
-            if self._unmade >= MAKE_RECORDS:
-                self._make()
         if self._uncommitted and (self._uncommitted >= self._commit_records or self._clock() >= self._commit_at):
             self.commit()
         if self._exporter is not None:
@@ -84,7 +80,7 @@ class Recorder:
             return
         self.store.commit(
             self._made.all(self.store.tables),
-            {place: Position(s.topic_id, s.next_offset, s.news()) for place, s in changed.items()},
+            {place: source.position() for place, source in changed.items()},
         )
         self._made = Made()
         for source in changed.values():
@@ -106,8 +102,7 @@ class Recorder:
         }
 
     def _make(self) -> None:
-        """Turn what was read so far into rows, while it is still in the processor's caches."""
-        self._unmade = 0
+        """Turn what was read so far into rows."""
         for (topic, partition), source in self._sources.items():
             if not source.waiting:
                 continue
@@ -163,7 +158,7 @@ class Recorder:
             )
         name, pipeline = parse_name(place[0], self._namespace)
         rows = self._pipelines[pipeline] if name in DATA_TOPICS else None
-        return Source(name, place[1], topic_id, position.next_offset, position.sequences, rows, self._on_release)
+        return Source(name, place[1], position, rows, self._on_release)
 
     def _is_dead_letter_topic(self, topic: str) -> bool:
         if not (topic.endswith(DLQ) and topic.startswith(self._namespace)):

@@ -90,32 +90,36 @@ class PipelineRows:
 
     def _add_predictions(self, events: list[Any], batch: Batch, made: Made) -> None:
         n = len(events)
-        same = {
-            "id": [e.id for e in events], "entity": [e.entity for e in events], "known_at": batch.known_ms,
-            "release": [e.release for e in events], "log_partition": same_value(batch.partition, n), "log_offset": batch.offsets,
-            "origin_partition": [e.origin[0] for e in events], "origin_offset": [e.origin[1] for e in events],
-        }
         values, other = self._features(events)
-        examples = arrow_columns(self.table, same | {
-            "event_time": [e.time for e in events], "served": [e.served for e in events], "cold": [e.cold for e in events],
-            "history": [e.history for e in events], "other": other,
-            **{f.column.name: value for f, value in zip(self.features, values, strict=True)},
+        examples = arrow_columns(self.table, {
+            "id": [e.id for e in events], "entity": [e.entity for e in events], "event_time": [e.time for e in events],
+            "known_at": batch.known_ms, "release": [e.release for e in events], "served": [e.served for e in events],
+            "cold": [e.cold for e in events], "history": [e.history for e in events],
+            "log_partition": same_value(batch.partition, n), "log_offset": batch.offsets,
+            "origin_partition": [e.origin[0] for e in events], "origin_offset": [e.origin[1] for e in events],
+            "other": other, **{f.column.name: value for f, value in zip(self.features, values, strict=True)},
         })
         made.parts[self.table.name].append(examples)
-        arms = [
-            (row, alias, arm, alias == e.served)
-            for row, e in enumerate(events) for alias, arm in e.predictions.items()
-        ]
-        if not arms:
-            return
-        predictions, scores = answers([arm.value for _, _, arm, _ in arms], self.label_type)
-        repeated = examples.take([row for row, _, _, _ in arms]) if len(arms) != n else examples
-        made.parts[PREDICTIONS.name].append(arrow_columns(PREDICTIONS, {
-            "pipeline": same_value(self.pipeline, len(arms)), "alias": [alias for _, alias, _, _ in arms],
-            "epoch": [events[row].epoch for row, _, _, _ in arms], "served": [served for _, _, _, served in arms],
-            "probabilities": [_encode(a.value) if type(a.value) is dict else None for _, _, a, _ in arms],
-            "error": [arm.error for _, _, arm, _ in arms], **_arm_columns([arm for _, _, arm, _ in arms], predictions, scores), **{name: repeated[name] for name in same},
-        }))
+        predictions = [e.predictions for e in events]
+        for alias in lean.aliases(predictions):
+            arms = lean.arms(predictions, alias)
+            rows = range(n) if None not in arms else [row for row, arm in enumerate(arms) if arm is not None]
+            if rows:
+                made.parts[PREDICTIONS.name].append(self._arm_rows(
+                    alias, [arm for arm in arms if arm is not None], [events[row] for row in rows],
+                    examples if len(rows) == n else examples.take(rows),
+                ))
+
+    def _arm_rows(self, alias: str, arms: list[Any], events: list[Any], examples: Any) -> Any:
+        n = len(arms)
+        values = [arm.value for arm in arms]
+        return arrow_columns(PREDICTIONS, {
+            "pipeline": same_value(self.pipeline, n), "alias": same_value(alias, n), **_model(arms),
+            **_answers(values, self.label_type),
+            "probabilities": [_encode(v) if type(v) is dict else None for v in values] if dict in map(type, values) else None,
+            "error": [arm.error for arm in arms], "served": [e.served == alias for e in events],
+            "epoch": [e.epoch for e in events], **{name: examples[name] for name in OF_THE_EXAMPLE},
+        })
 
     def _features(self, events: list[Any]) -> tuple[list[Sequence[Any]], list[bytes | None] | None]:
         astuple = msgspec.structs.astuple
@@ -144,23 +148,23 @@ class PipelineRows:
         n = len(events)
         before = [e.prediction for e in events]
         labels = [e.label for e in events]
-        arms = [p.predictions.get(p.served, NO_ARM) for p in before]
+        arms = _served(before)
         values = [arm.value for arm in arms]
-        predictions, scores = answers(values, self.label_type)
+        answered = _answers(values, self.label_type)
         names = [text(label) for label in labels]
         numbers = [number(label) for label in labels]
         regression = self.label_type == "float"
         made.parts[LABELLED_EXAMPLES.name].append(arrow_columns(LABELLED_EXAMPLES, {
             "pipeline": same_value(self.pipeline, n), "id": [p.id for p in before], "entity": [p.entity for p in before],
             "event_time": [p.time for p in before], "label": names, "label_value": numbers,
-            "served": [p.served for p in before], **_arm_columns(arms, predictions, scores),
+            "served": [p.served for p in before], **_model(arms), **answered,
             "correct": None if regression else [
-                None if p is None else p == name for p, name in zip(predictions, names, strict=True)
+                None if p is None else p == name for p, name in zip(answered["prediction"], names, strict=True)
             ],
             "log_loss": None if regression else log_losses(values, labels),
             "error": [
                 None if score is None or value is None else score - value
-                for score, value in zip(scores, numbers, strict=True)
+                for score, value in zip(answered["score"], numbers, strict=True)
             ] if regression else None,
             "predicted_at": [e.predicted_at_ms for e in events], "labelled_at": [e.labelled_at_ms for e in events],
             "label_delay_s": [(e.labelled_at_ms - e.predicted_at_ms) / 1000 for e in events],
@@ -219,15 +223,31 @@ def from_base64(value: str) -> bytes:
         return value.encode()
 
 
-NO_ARM = lean.Arm(None, None)  # type: ignore[arg-type]  # a row without a served answer
+OF_THE_EXAMPLE = (
+    "id", "entity", "known_at", "release", "log_partition", "log_offset", "origin_partition", "origin_offset",
+)
 _encode = msgspec.json.Encoder().encode
 
 
-def _arm_columns(arms: list[Any], predictions: list[Any], scores: list[Any]) -> dict[str, list[Any]]:
+def _model(arms: list[Any]) -> dict[str, list[Any]]:
     return {
         "version": [arm.version for arm in arms], "run": [arm.run for arm in arms],
-        "learned_to": [arm.learned_to for arm in arms], "prediction": predictions, "score": scores,
+        "learned_to": [arm.learned_to for arm in arms],
     }
+
+
+def _answers(values: list[Any], label_type: str) -> dict[str, list[Any]]:
+    predictions, scores = answers(values, label_type)
+    return {"prediction": predictions, "score": scores}
+
+
+def _served(before: list[Any]) -> list[lean.Arm]:
+    """The arm whose answer was served."""
+    if any(type(p.predictions) is dict for p in before):
+        return [
+            lean.arms([p.predictions], p.served)[0] or lean.NO_ARM if p.served is not None else lean.NO_ARM for p in before
+        ]
+    return [getattr(p.predictions, p.served or "", None) or lean.NO_ARM for p in before]
 
 
 def _fits(value: Any, type_name: str) -> bool:

@@ -14,6 +14,7 @@ from headrace.schemas.codec import DECODERS, ORIGIN, PREFIX, VERSION, header
 from headrace.schemas.record import Record
 from headrace.services.recorder import control_rows
 from headrace.services.recorder.rows import Batch, Fault, Made, PipelineRows, decoded
+from headrace.services.recorder.store import Position
 
 MARKER = f"{PREFIX}PipelineReleased{VERSION}".encode()
 NO_ROWS = {f"{PREFIX}{name}{VERSION}".encode() for name in ("Tick", "LabelArrived", "PipelineRetired")}
@@ -26,16 +27,14 @@ class Source:
     """
 
     def __init__(
-        self, topic: str, partition: int, topic_id: str, next_offset: int, sequences: dict[str, int],
-        rows: PipelineRows | None, on_release: Callable[[Any, int], None],
+        self, topic: str, partition: int, position: Position, rows: PipelineRows | None, on_release: Callable[[Any, int], None],
     ) -> None:
         self.rows = rows
-        self.topic_id, self.next_offset = topic_id, next_offset
+        self.topic_id, self.next_offset = position.topic_id, position.next_offset
         self.repeats = self.dead_letters = 0
         self._topic, self._partition, self._on_release = topic, partition, on_release
-        self._sequences = {source.encode(): sequence for source, sequence in sequences.items()}
-        self._stored = dict(self._sequences)
-        self._stored_offset = next_offset
+        self._sequences = {source.encode(): sequence for source, sequence in position.sequences.items()}
+        self._stored_offset = position.next_offset
         self._batches: dict[bytes, Batch] = {}
         self._faults: list[Fault] = []
         self._is_log = topic == "control-log"
@@ -96,16 +95,13 @@ class Source:
         self.dead_letters += len(faults)
         return faults
 
-    def news(self) -> dict[str, int]:
-        """The sequences that the store does not have yet."""
-        return {
-            source.decode("utf-8", "replace"): sequence
-            for source, sequence in self._sequences.items() if self._stored.get(source) != sequence
-        }
+    def position(self) -> Position:
+        """What the store is to remember of it."""
+        seen = {source.decode("utf-8", "replace"): sequence for source, sequence in self._sequences.items()}
+        return Position(self.topic_id, self.next_offset, seen)
 
     def is_stored(self) -> None:
         """The store has everything up to `next_offset`."""
-        self._stored.update(self._sequences)
         self._stored_offset = self.next_offset
 
     def _release(self, batch: Batch) -> None:

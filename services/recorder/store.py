@@ -8,6 +8,7 @@ Parquet files through Arrow).
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,15 +40,12 @@ POSITIONS = Table("positions", "up to where each topic is in this store", (
     Column("topic", "VARCHAR", "as the broker knows it"), Column("partition", "BIGINT", "its partition"),
     Column("topic_id", "VARCHAR", "the topic's id; another one after delete and recreate"),
     Column("next_offset", "BIGINT", "the first offset that is not in the store yet"),
-))
-SEQUENCES = Table("sequences", "the largest sequence of each source, to drop repeats", (
-    Column("topic", "VARCHAR", "as the broker knows it"), Column("partition", "BIGINT", "its partition"),
-    Column("source", "VARCHAR", "who wrote the records"), Column("sequence", "BIGINT", "the largest seen"),
+    Column("sequences", "VARCHAR", "{source: largest sequence seen}, to drop repeats"),
 ))
 META = Table("meta", "facts about this file", (
     Column("name", "VARCHAR", "of the fact"), Column("value", "VARCHAR", "the fact"),
 ))
-KEYS = {"positions": "topic, partition", "sequences": "topic, partition, source", "meta": "name"}
+KEYS = {"positions": "topic, partition", "meta": "name"}
 
 
 class Store:
@@ -56,7 +54,7 @@ class Store:
     def __init__(self, path: Path | None, *, memory_limit: str = "1GB", threads: int = 2) -> None:
         self.path = path
         self.features: dict[str, Table] = {}
-        self.tables = TABLES | {table.name: table for table in (POSITIONS, SEQUENCES, META)}
+        self.tables = TABLES | {table.name: table for table in (POSITIONS, META)}
         self._con = _connect(path, memory_limit, threads)
         try:
             self._prepare()
@@ -83,27 +81,22 @@ class Store:
 
     def positions(self) -> dict[Place, Position]:
         """Where each topic is to be read on, with the sequences seen."""
-        found = {
-            (topic, partition): Position(topic_id, next_offset)
-            for topic, partition, topic_id, next_offset in self._con.execute("FROM positions").fetchall()
+        return {
+            (topic, partition): Position(topic_id, next_offset, json.loads(sequences))
+            for topic, partition, topic_id, next_offset, sequences in self._con.execute("FROM positions").fetchall()
         }
-        for topic, partition, source, sequence in self._con.execute("FROM sequences").fetchall():
-            found[topic, partition].sequences[source] = sequence
-        return found
 
     def commit(self, batches: Iterable[tuple[str, Any]], positions: Mapping[Place, Position]) -> None:
         """Put Arrow tables (each with the name of its table) and positions in, all or nothing; durable when it returns.
 
-        `positions` are those that changed, with the sequences that changed.
+        `positions` are those that changed.
         """
-        where = [(*place, p.topic_id, p.next_offset) for place, p in positions.items()]
-        seen = [(*place, source, number) for place, p in positions.items() for source, number in p.sequences.items()]
         with self._transaction():
             for name, batch in batches:
                 self._insert(self.tables[name], batch)
-            for table, rows in ((POSITIONS, where), (SEQUENCES, seen)):
-                if rows:
-                    self._insert(table, arrow_rows(table, rows))
+            self._insert(POSITIONS, arrow_rows(POSITIONS, [
+                (*place, p.topic_id, p.next_offset, json.dumps(p.sequences)) for place, p in positions.items()
+            ]))
 
     def add_pipeline(self, pipeline: str, contracts: list[ContractSpec]) -> None:
         """Make the pipeline's typed table and views, or add the columns of a new release."""

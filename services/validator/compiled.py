@@ -1,7 +1,4 @@
-"""A contract compiled to decoders that check types and bounds while they decode, in C.
-
-Compiled contracts are cached by the contract's digest, outside any state: they follow from the contract alone.
-"""
+"""A contract compiled to decoders that check columns, types and bounds while they decode, in C."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -43,10 +39,10 @@ decode_loose = msgspec.json.Decoder(Loose).decode
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What step needs of a contract.
+    """What a step needs of a contract.
 
-    `quotes` is the number of quotation marks in a canonical example with every column: one more pair is a key
-    given twice, and a canonical label has `label_quotes`. `fingerprint` is bytes that differ when the features do.
+    `quotes` and `label_quotes` count the quotation marks of a canonical example (with every column) and label: more
+    of them mean a key given twice, which the decoder does not tell. `fingerprint` makes bytes of a row.
     """
 
     spec: ContractSpec
@@ -68,12 +64,6 @@ class Compiled:
         return self.quotes - 2 * len(missing) - 2 * sum(missing)
 
 
-@lru_cache(maxsize=256)
-def compiled(digest: str, spec_json: str) -> Compiled:
-    """The compiled form of a contract, given as its digest and its JSON."""
-    return compile_contract(ContractSpec.model_validate_json(spec_json))
-
-
 def compile_contract(spec: ContractSpec) -> Compiled:
     """Make the decoders of a contract."""
     features = msgspec.defstruct(
@@ -84,21 +74,35 @@ def compile_contract(spec: ContractSpec) -> Compiled:
     example = msgspec.defstruct(
         "Example",
         [("id", Name), ("time", Time), ("features", features), entity, ("label", None, None), ("history", bool, False)],
-        kw_only=True, forbid_unknown_fields=True, frozen=True, gc=False,
+        kw_only=True,
+        forbid_unknown_fields=True,
+        frozen=True,
+        gc=False,
     )
     label_event = msgspec.defstruct(
-        "Label", [("id", Name), ("time", Time), ("label", label), entity],
-        kw_only=True, forbid_unknown_fields=True, frozen=True, gc=False,
+        "Label",
+        [("id", Name), ("time", Time), ("label", label), entity],
+        kw_only=True,
+        forbid_unknown_fields=True,
+        frozen=True,
+        gc=False,
     )
     texts = tuple(f.type == "str" for f in spec.features)
     # Keys and text values come in pairs of marks: id and time are both (8), an entity too (4), features a key (2).
     envelope = 8 + 4 * spec.entity
     return Compiled(
-        spec=spec, names=tuple(f.name for f in spec.features), own_name=_own_names(spec), features=features, label=label,
-        decode_example=msgspec.json.Decoder(example).decode, decode_label=msgspec.json.Decoder(label_event).decode,
-        fingerprint=_fingerprint(spec), quotes=envelope + 2 + 2 * len(texts) + 2 * sum(texts),
+        spec=spec,
+        names=tuple(f.name for f in spec.features),
+        own_name=_own_names(spec),
+        features=features,
+        label=label,
+        decode_example=msgspec.json.Decoder(example).decode,
+        decode_label=msgspec.json.Decoder(label_event).decode,
+        fingerprint=_fingerprint(spec),
+        quotes=envelope + 2 + 2 * len(texts) + 2 * sum(texts),
         label_quotes=envelope + 2 + 2 * (spec.label.type in ("str", "classes")),
-        optional=any(f.optional for f in spec.features), texts=texts,
+        optional=any(f.optional for f in spec.features),
+        texts=texts,
     )
 
 

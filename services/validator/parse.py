@@ -21,6 +21,7 @@ class Unreadable(ValueError):
     """The bytes hold no JSON value that every reader would understand alike; `code` is the reason's."""
 
     def __init__(self, code: str, message: str) -> None:
+        """Say which reason it is and what was found."""
         super().__init__(message)
         self.code = code
         self.message = message

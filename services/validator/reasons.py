@@ -67,5 +67,6 @@ def shown(value: object) -> str:
 
 
 def _number(value: int | float) -> str:
-    # Python refuses to write whole numbers of more than 4,300 digits.
-    return f"a whole number of {value.bit_length():,} bits" if isinstance(value, int) and value.bit_length() > 256 else repr(value)
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"a whole number of {value.bit_length():,} bits"
+    return repr(value)

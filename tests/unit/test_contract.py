@@ -25,14 +25,20 @@ def one(annotation, **settings):
     return contract_spec(type("C", (Contract,), {"__annotations__": {"x": annotation}, "x": feature(**settings)}), bool)
 
 
-def spec(label=LabelSpec(type="bool"), entity=False, extra="drop", **features):
+BINARY = LabelSpec(type="bool")
+
+
+def spec(label=BINARY, entity=False, extra="drop", **features):
     specs = tuple(FeatureSpec(name=name, **what) for name, what in features.items())
     return ContractSpec(name="C", features=specs, label=label, entity=entity, extra=extra)
 
 
 def test_a_class_becomes_data():
     assert contract_spec(Weather, bool, entity=True, extra="reject") == ContractSpec(
-        name="Weather", description="One day at one weather station.", entity=True, extra="reject",
+        name="Weather",
+        description="One day at one weather station.",
+        entity=True,
+        extra="reject",
         label=LabelSpec(type="bool"),
         features=(
             FeatureSpec(name="temperature", type="float", ge=-60, le=60, unit="°C"),
@@ -52,13 +58,21 @@ def test_annotated_fields_and_inherited_columns_count_too():
     class More(Base):
         b: int | None = None
 
-    assert [(f.name, f.ge, f.optional) for f in contract_spec(More, float).features] == [("a", 0, False), ("b", None, True)]
+    assert [(f.name, f.ge, f.optional) for f in contract_spec(More, float).features] == [
+        ("a", 0, False),
+        ("b", None, True),
+    ]
 
 
-@pytest.mark.parametrize(("label", "type_name", "values", "task"), [
-    (bool, "bool", None, "binary"), (float, "float", None, "regression"), (str, "str", None, "multiclass"),
-    (Literal["a", "b"], "classes", ("a", "b"), "multiclass"),
-])
+@pytest.mark.parametrize(
+    ("label", "type_name", "values", "task"),
+    [
+        (bool, "bool", None, "binary"),
+        (float, "float", None, "regression"),
+        (str, "str", None, "multiclass"),
+        (Literal["a", "b"], "classes", ("a", "b"), "multiclass"),
+    ],
+)
 def test_the_label_names_the_task(label, type_name, values, task):
     found = contract_spec(Weather, label).label
     assert (found.type, found.values, found.task) == (type_name, values, task)
@@ -66,18 +80,28 @@ def test_the_label_names_the_task(label, type_name, values, task):
 
 @pytest.mark.parametrize("label", [int, Literal["only"], Literal[1, 2], "bool", None, bool | None])
 def test_any_other_label_is_refused_by_its_name(label):
-    with pytest.raises(InvalidDefinition, match="^label: ") as refusal:
+    with pytest.raises(InvalidDefinition, match=r"^label: ") as refusal:
         contract_spec(Weather, label)
     assert refusal.value.field == "label"
 
 
-@pytest.mark.parametrize(("annotation", "settings", "word"), [
-    (list[float], {}, "list"), (dict, {}, "dict"), (float | int, {}, "float"), (Literal[1, 2], {}, "texts"),
-    (bytes, {}, "bytes"), (str, {"ge": 1}, "bound numbers"), (float, {"ge": 1, "gt": 0}, "both ge and gt"),
-    (float, {"le": 1, "lt": 2}, "both le and lt"), (float, {"ge": 2, "le": 1}, "no number"),
-    (float, {"gt": 1, "lt": 1}, "no number"), (float, {"ge": float("-inf")}, "finite"),
-    (str, {"max_length": 0}, "at least 1"),
-])
+@pytest.mark.parametrize(
+    ("annotation", "settings", "word"),
+    [
+        (list[float], {}, "list"),
+        (dict, {}, "dict"),
+        (float | int, {}, "float"),
+        (Literal[1, 2], {}, "texts"),
+        (bytes, {}, "bytes"),
+        (str, {"ge": 1}, "bound numbers"),
+        (float, {"ge": 1, "gt": 0}, "both ge and gt"),
+        (float, {"le": 1, "lt": 2}, "both le and lt"),
+        (float, {"ge": 2, "le": 1}, "no number"),
+        (float, {"gt": 1, "lt": 1}, "no number"),
+        (float, {"ge": float("-inf")}, "finite"),
+        (str, {"max_length": 0}, "at least 1"),
+    ],
+)
 def test_a_column_that_cannot_stand_is_refused_by_its_name(annotation, settings, word):
     with pytest.raises(InvalidDefinition, match=word) as refusal:
         one(annotation, **settings)
@@ -101,9 +125,15 @@ def test_names_that_two_columns_share_are_refused():
         contract_spec(Twice, bool)
 
 
-@pytest.mark.parametrize(("settings", "field"), [
-    ({"cls": dict}, "contract"), ({"cls": Contract}, "Contract"), ({"extra": "keep"}, "extra"), ({"entity": "id"}, "entity"),
-])
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"cls": dict}, "contract"),
+        ({"cls": Contract}, "Contract"),
+        ({"extra": "keep"}, "extra"),
+        ({"entity": "id"}, "entity"),
+    ],
+)
 def test_other_settings_are_refused_by_their_name(settings, field):
     with pytest.raises(InvalidDefinition) as refusal:
         contract_spec(**{"cls": Weather, "label": bool} | settings)
@@ -137,24 +167,40 @@ def test_the_digest_is_of_what_decides_and_not_of_the_words():
 OLD = {"type": "float", "ge": 0, "le": 10}
 
 
-@pytest.mark.parametrize("new", [
-    spec(x=OLD), spec(x=OLD, y={"type": "int", "optional": True}), spec(x={"type": "float", "ge": -1, "le": 10}),
-    spec(x={"type": "float", "le": 11}), spec(x={"type": "float"}), spec(x={"type": "float", "gt": -0.5, "lt": 10.5}),
-    spec(x=OLD | {"alias": "X"}), spec(x=OLD | {"description": "other words"}),
-])
+@pytest.mark.parametrize(
+    "new",
+    [
+        spec(x=OLD),
+        spec(x=OLD, y={"type": "int", "optional": True}),
+        spec(x={"type": "float", "ge": -1, "le": 10}),
+        spec(x={"type": "float", "le": 11}),
+        spec(x={"type": "float"}),
+        spec(x={"type": "float", "gt": -0.5, "lt": 10.5}),
+        spec(x=OLD | {"alias": "X"}),
+        spec(x=OLD | {"description": "other words"}),
+    ],
+)
 def test_what_accepts_at_least_the_same_records_may_follow(new):
     assert incompatibilities(spec(x=OLD), new) == []
 
 
-@pytest.mark.parametrize(("new", "names"), [
-    (spec(y=OLD), "x: is gone"), (spec(x=OLD, y={"type": "int"}), "y: is new and required"),
-    (spec(x={"type": "int", "ge": 0, "le": 10}), "x: changes from float to int"),
-    (spec(x=OLD | {"unit": "m"}), "x: the unit"), (spec(x=OLD | {"optional": True}), "x: changes from required"),
-    (spec(x=OLD | {"ge": 1}), "x: the lower"), (spec(x={"type": "float", "gt": 0, "le": 10}), "x: the lower"),
-    (spec(x={"type": "float", "ge": 0, "lt": 10}), "x: the upper"), (spec(x=OLD, entity=True), "entity: "),
-    (spec(x=OLD, extra="reject"), "extra: "), (spec(x=OLD, label=LabelSpec(type="float")), "label: the task"),
-    (spec(x=OLD, label=LabelSpec(type="str")), "label: the task"),
-])
+@pytest.mark.parametrize(
+    ("new", "names"),
+    [
+        (spec(y=OLD), "x: is gone"),
+        (spec(x=OLD, y={"type": "int"}), "y: is new and required"),
+        (spec(x={"type": "int", "ge": 0, "le": 10}), "x: changes from float to int"),
+        (spec(x=OLD | {"unit": "m"}), "x: the unit"),
+        (spec(x=OLD | {"optional": True}), "x: changes from required"),
+        (spec(x=OLD | {"ge": 1}), "x: the lower"),
+        (spec(x={"type": "float", "gt": 0, "le": 10}), "x: the lower"),
+        (spec(x={"type": "float", "ge": 0, "lt": 10}), "x: the upper"),
+        (spec(x=OLD, entity=True), "entity: "),
+        (spec(x=OLD, extra="reject"), "extra: "),
+        (spec(x=OLD, label=LabelSpec(type="float")), "label: the task"),
+        (spec(x=OLD, label=LabelSpec(type="str")), "label: the task"),
+    ],
+)
 def test_all_else_may_not_and_the_reason_names_the_field(new, names):
     reasons = incompatibilities(spec(x=OLD), new)
     assert any(reason.startswith(names) for reason in reasons), reasons
@@ -163,7 +209,9 @@ def test_all_else_may_not_and_the_reason_names_the_field(new, names):
 def test_allowed_values_may_grow_and_not_shrink_or_open():
     old = spec(x={"type": "str", "values": ("a", "b")})
     assert incompatibilities(old, spec(x={"type": "str", "values": ("c", "b", "a")})) == []
-    assert incompatibilities(old, spec(x={"type": "str", "values": ("a", "c")})) == ["x: allowed before and no longer: b"]
+    assert incompatibilities(old, spec(x={"type": "str", "values": ("a", "c")})) == [
+        "x: allowed before and no longer: b"
+    ]
     assert incompatibilities(old, spec(x={"type": "str"})) == ["x: changes between listed values and open text"]
     longer, shorter = spec(x={"type": "str", "max_length": 9}), spec(x={"type": "str", "max_length": 8})
     assert incompatibilities(shorter, longer) == []

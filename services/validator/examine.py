@@ -1,8 +1,4 @@
-"""A record against its contract: quickly where it only needs tidying, slowly where it needs an explanation.
-
-`tidy` takes what is right but not canonical (an alias, an extra column, an inline label, no id): three times the
-cost of forwarding. `examine` is the authority: it accepts the same records, and finds every problem of the others.
-"""
+"""A record against its contract, slowly: accepted in canonical form, or refused with every problem it has."""
 
 from __future__ import annotations
 
@@ -13,65 +9,24 @@ from typing import Any, NamedTuple
 import msgspec
 
 from headrace.schemas.contract import FeatureSpec
-from headrace.schemas.stream import ExampleArrived, Features, Label, LabelArrived, Problem, Time
-from headrace.services.validator.compiled import EARLIEST, MAX_BYTES, NAME_LENGTH, Compiled, decode_loose, int_range
+from headrace.schemas.stream import Label, LabelArrived, Problem, Time
+from headrace.services.validator.compiled import EARLIEST, MAX_BYTES, NAME_LENGTH, Compiled, int_range
 from headrace.services.validator.parse import Unreadable, parse
 from headrace.services.validator.reasons import problem, shown
+from headrace.services.validator.tidy import Accepted, Ambiguous, Arrival, accepted, by_own_name, is_name
 
 EXAMPLE, LABEL = "headrace.ExampleArrived.v1", "headrace.LabelArrived.v1"
 OURS = "headrace."
-ENVELOPE_KEYS = {EXAMPLE: ("id", "time", "features", "entity", "label", "history"), LABEL: ("id", "time", "label", "entity")}
+ENVELOPE = {EXAMPLE: ("id", "time", "features", "entity", "label", "history"), LABEL: ("id", "time", "label", "entity")}
 PROBLEMS = 20  # told of one record
-
-
-class Arrival(NamedTuple):
-    """What the place of a record gives it: an id and a time where it has none, and the latest time allowed."""
-
-    id: str
-    time: datetime
-    latest: datetime
-
-
-class Accepted(NamedTuple):
-    """A record that meets the contract, made canonical: an example with its inline label, or a label."""
-
-    example: ExampleArrived | None
-    label: LabelArrived | None
-    row: tuple[Any, ...]
-    extras: list[str]
+KINDS = {type(None): "null", bool: "a bool", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
 class Refused(NamedTuple):
-    """A record that does not, with every reason."""
+    """A record that does not meet the contract, with every reason."""
 
     id: str
     problems: list[Problem]
-
-
-def tidy(c: Compiled, body: bytes, arrival: Arrival) -> Accepted | None:
-    """An example that is right but not canonical; None where it must be examined."""
-    try:
-        loose = decode_loose(body)
-        features, extras = _by_own_name(c, loose.features)
-        if body.count(b'"') != _quotes(loose) or len(body) > MAX_BYTES:
-            return None
-        checked = msgspec.convert(features, c.features)
-        unset = msgspec.UNSET
-        label = None if loose.label is unset or loose.label is None else msgspec.convert(loose.label, c.label)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _Ambiguous):
-        return None
-    example_id = arrival.id if loose.id is unset or loose.id is None else loose.id
-    time = arrival.time if loose.time is unset else loose.time
-    entity = None if loose.entity is unset else loose.entity
-    if entity is not None and not c.spec.entity:
-        entity = None
-        extras.append("entity")
-    if not _is_name(example_id) or (c.spec.entity and not _is_name(entity)) or (extras and c.spec.extra == "reject"):
-        return None
-    if time is not arrival.time and not EARLIEST <= time <= arrival.latest:
-        return None
-    history = loose.history is True
-    return _accepted(c, example_id, time, entity, msgspec.structs.astuple(checked), label, history, extras)
 
 
 def examine(c: Compiled, event_type: str | None, body: bytes, arrival: Arrival) -> Accepted | Refused:
@@ -89,12 +44,12 @@ def examine(c: Compiled, event_type: str | None, body: bytes, arrival: Arrival) 
         return Refused(arrival.id, [problem("unknown_shape", f"an object is needed, not {_kind(value)}")])
     kind, problems = _kind_of_event(event_type, value)
     known_id = value.get("id")
-    shown_id = known_id if _is_name(known_id) else arrival.id
+    shown_id = known_id if is_name(known_id) else arrival.id
     if kind is None:
         return Refused(shown_id, problems)
     examined = _Examined(c, value, arrival, problems)
-    accepted = examined.example() if kind == EXAMPLE else examined.label_event()
-    return Refused(shown_id, problems[:PROBLEMS]) if problems else accepted
+    found = examined.example() if kind == EXAMPLE else examined.label_event()
+    return Refused(shown_id, problems[:PROBLEMS]) if problems else found
 
 
 def _kind_of_event(event_type: str | None, value: dict[str, Any]) -> tuple[str | None, list[Problem]]:
@@ -125,10 +80,10 @@ class _Examined:
         label = self.value.get("label")
         if label is not None:
             label = self._label(label)
-        history = self.value.get("history", False)
-        if not isinstance(history, bool):
+        history = self.value.get("history")
+        if not isinstance(history, bool | None):
             self._found("unexpected_data_type", f"history is true or false, not {_kind(history)}")
-        return _accepted(self.c, example_id, time, entity, row, label, history is True, self.extras)
+        return accepted(self.c, example_id, time, entity, row, label, history is True, self.extras)
 
     def label_event(self) -> Accepted:
         self._extras_of(LABEL)
@@ -149,7 +104,7 @@ class _Examined:
         self.problems.append(problem(code, detail, feature))
 
     def _extras_of(self, kind: str) -> None:
-        known = ENVELOPE_KEYS[kind]
+        known = ENVELOPE[kind]
         for key in self.value:
             if key not in known or (key == "entity" and not self.c.spec.entity and self.value[key] is not None):
                 self._extra(key)
@@ -203,8 +158,8 @@ class _Examined:
             self._found("unexpected_data_type", f"features is an object of columns, not {_kind(given)}")
             return ()
         try:
-            values, extras = _by_own_name(self.c, given)
-        except _Ambiguous as error:
+            values, extras = by_own_name(self.c, given)
+        except Ambiguous as error:
             self._found("duplicate_key", str(error))
             return ()
         for key in extras:
@@ -221,13 +176,13 @@ class _Examined:
         if f.type == "int" and isinstance(value, int) and not isinstance(value, bool):
             low, high = int_range(f)
             if value < low:
-                self._found("int_type_small_int", f"{f.name} is {shown(value)}; the least allowed is {low}", f.name)
+                self._found("int_type_small_int", f"{f.name} is {shown(value)}, not at least {low}", f.name)
             elif value > high:
-                self._found("int_type_big_int", f"{f.name} is {shown(value)}; the most allowed is {high}", f.name)
+                self._found("int_type_big_int", f"{f.name} is {shown(value)}, not at most {high}", f.name)
         elif f.type == "str" and isinstance(value, str):
             if f.values is not None and value not in f.values:
-                allowed = ", ".join(f.values[:10])
-                self._found("enum_type_unexpected_string_values", f"{f.name} is {shown(value)}, not one of {allowed}", f.name)
+                detail = f"{f.name} is {shown(value)}, not one of {', '.join(f.values[:10])}"
+                self._found("enum_type_unexpected_string_values", detail, f.name)
             elif f.max_length is not None and len(value) > f.max_length:
                 self._found("text_too_long", f"{f.name} has {len(value):,} characters; at most {f.max_length}", f.name)
         elif not (f.type == "bool" and isinstance(value, bool)):
@@ -241,11 +196,11 @@ class _Examined:
         elif math.isinf(number):
             self._found("float_type_has_inf", f"{f.name} is infinite or larger than any float", f.name)
         elif (f.ge is not None and number < f.ge) or (f.gt is not None and number <= f.gt):
-            bound = f"{f.ge:g}" if f.ge is not None else f"above {f.gt:g}"
-            self._found("float_type_small_float", f"{f.name} is {number:g}; the least allowed is {bound}{_unit(f)}", f.name)
+            bound = f"at least {f.ge:g}" if f.ge is not None else f"above {f.gt:g}"
+            self._found("float_type_small_float", f"{f.name} is {number:g}{_unit(f)}, not {bound}", f.name)
         elif (f.le is not None and number > f.le) or (f.lt is not None and number >= f.lt):
-            bound = f"{f.le:g}" if f.le is not None else f"below {f.lt:g}"
-            self._found("float_type_big_float", f"{f.name} is {number:g}; the most allowed is {bound}{_unit(f)}", f.name)
+            bound = f"at most {f.le:g}" if f.le is not None else f"below {f.lt:g}"
+            self._found("float_type_big_float", f"{f.name} is {number:g}{_unit(f)}, not {bound}", f.name)
         return number
 
     def _label(self, value: Any) -> Label:
@@ -260,7 +215,7 @@ class _Examined:
         if label.type in ("classes", "str") and isinstance(value, str):
             if label.values is not None and value not in label.values:
                 self._found("label_value", f"the label is {shown(value)}, not one of {', '.join(label.values[:10])}")
-            elif label.values is None and not _is_name(value):
+            elif label.values is None and not is_name(value):
                 self._found("label_value", f"the label has {len(value):,} characters; 1 to {NAME_LENGTH} are taken")
             return value
         wanted = f"one of {', '.join(label.values[:10])}" if label.values else label.type
@@ -268,54 +223,11 @@ class _Examined:
         return ""
 
 
-class _Ambiguous(ValueError):
-    """A column is named twice: by its own name and by its alias."""
-
-
-def _by_own_name(c: Compiled, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The columns that the contract knows, without those that are null, and the names of the others."""
-    values: dict[str, Any] = {}
-    extras: list[str] = []
-    own_name = c.own_name
-    for key, value in given.items():
-        name = own_name.get(key)
-        if name is None:
-            extras.append(key)
-        elif name in values or (name != key and name in given):
-            raise _Ambiguous(f"{name} stands there by its name and by its alias {shown(key)}")
-        elif value is not None:
-            values[name] = value
-    return values, extras
-
-
-def _accepted(
-    c: Compiled, example_id: str, time: datetime, entity: str | None, row: tuple[Any, ...], label: Any, history: bool,
-    extras: list[str],
-) -> Accepted:
-    features: Features = {name: value for name, value in zip(c.names, row, strict=False) if value is not None}
-    example = ExampleArrived(id=example_id, time=time, features=features, entity=entity, history=history)
-    inline = None if label is None else LabelArrived(id=example_id, time=time, label=label, entity=entity)
-    return Accepted(example, inline, row, extras)
-
-
-def _quotes(loose: Any) -> int:
-    """The quotation marks of the record if no key stands in it twice and no text holds an escaped one."""
-    unset = msgspec.UNSET
-    envelope = [v for v in (loose.id, loose.time, loose.entity, loose.label, loose.history) if v is not unset]
-    values = loose.features.values()
-    texts = sum(type(v) in (str, datetime) for v in envelope) + sum(type(v) is str for v in values)
-    return 2 * (1 + len(envelope) + len(values) + texts)
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= NAME_LENGTH
-
-
 def _as_float(value: int | float) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def _unit(f: FeatureSpec) -> str:
@@ -323,5 +235,4 @@ def _unit(f: FeatureSpec) -> str:
 
 
 def _kind(value: Any) -> str:
-    kinds = {type(None): "null", bool: "a bool", int: "a whole number", float: "a number", str: "a text", list: "a list"}
-    return kinds.get(type(value), "an object")
+    return KINDS.get(type(value), "an object")

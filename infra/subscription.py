@@ -1,0 +1,187 @@
+"""Reading topics with kafka-python: typed records without repeats, for the SDK and the CLI."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from headrace.errors import Missing, Unreachable
+from headrace.infra.records import DeadLetter, Incoming
+from headrace.schemas.codec import DECODERS, header
+from headrace.schemas.record import Record
+from headrace.schemas.topics import parse_name
+
+if TYPE_CHECKING:
+    from headrace.infra.settings import Settings
+
+Start = Literal["latest", "earliest"]
+SETTLE_S = 10.0  # how long a broker may take to say which partitions a topic has
+
+
+class Subscription:
+    """Topics read from one place on, without a consumer group. Iterating waits for ever; `close` ends it.
+
+    Repeats are dropped by source and sequence within this object's life: started in the middle, the first record
+    of a source is taken as it comes. What cannot be decoded is counted in `undecodable` and left out.
+    """
+
+    def __init__(
+        self, settings: Settings, address: str, topics: Sequence[str], start: Start = "latest", last: int | None = None,
+    ) -> None:
+        """`topics` as the broker knows them; `last` starts that many records before each end."""
+        from kafka import KafkaConsumer, TopicPartition
+
+        if start not in ("latest", "earliest"):
+            raise ValueError(f'start is "latest" or "earliest", not {start!r}')
+        self.undecodable = 0
+        self._address, self._namespace = address, settings.namespace
+        self._waiting: list[Record] = []
+        self._consumer = connect(KafkaConsumer, settings, address, enable_auto_commit=False, check_crcs=False)
+        try:
+            self._places = [
+                TopicPartition(topic, partition) for topic in topics for partition in sorted(self._partitions(topic))
+            ]
+            self._consumer.assign(self._places)
+            self._incoming: dict[Any, Incoming] = {
+                place: Incoming(place.topic, self._namespace) for place in self._places
+            }
+            self._seek(start, last)
+        except BaseException:
+            self.close()
+            raise
+
+    def poll(self, timeout_s: float = 0.0, limit: int = 500) -> list[Record]:
+        """What came, waiting at most `timeout_s` for the first. Raises Unreachable where the broker is gone."""
+        records = []
+        for place, messages in self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=limit).items():
+            for message in messages:
+                record = self._record(place, message)
+                if record is not None:
+                    records.append(record)
+        if not records and timeout_s and not self._consumer.bootstrap_connected():
+            raise Unreachable(f"the broker at {self._address} does not answer any more", "headrace status")
+        return records
+
+    def read_to_end(self) -> Iterator[Record]:
+        """Every record up to the ends that the topics have now."""
+        ends = self._consumer.end_offsets(self._places) if self._places else {}
+        deadline = time.monotonic() + SETTLE_S
+        while any(self._consumer.position(place) < end for place, end in ends.items()):
+            records = self.poll(0.5)
+            yield from records
+            if records:
+                deadline = time.monotonic() + SETTLE_S
+            elif time.monotonic() > deadline:
+                raise Unreachable(f"the broker at {self._address} sends nothing more", "headrace doctor")
+
+    def skip_to_end(self) -> None:
+        """Leave out what came up to now."""
+        self._waiting.clear()
+        self._seek("latest", None)
+
+    def __iter__(self) -> Iterator[Record]:
+        return self
+
+    def __next__(self) -> Record:
+        while not self._waiting:
+            self._waiting = self.poll(0.5)
+        return self._waiting.pop(0)
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._consumer.close()
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _partitions(self, topic: str) -> set[int]:
+        found = self._consumer.partitions_for_topic(topic)
+        if not found:
+            raise Missing(f"topic {topic} does not exist at {self._address}", "headrace topics --create")
+        return set(found)
+
+    def _seek(self, start: Start, last: int | None) -> None:
+        first = self._consumer.beginning_offsets(self._places)
+        ends = self._consumer.end_offsets(self._places) if start == "latest" or last is not None else first
+        for place in self._places:
+            offset = ends[place] if last is None else max(first[place], ends[place] - last)
+            self._consumer.seek(place, offset)
+
+    def _record(self, place: Any, message: Any) -> Record | None:
+        try:
+            record = self._incoming[place].record(_Message(message))
+        except DeadLetter:
+            self.undecodable += 1
+            return None
+        if record is None or record.event is not None:
+            return record
+        return _as_written(record)
+
+
+class _Message:
+    """kafka-python's record with confluent-kafka's methods, which `Incoming` reads."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self, of: Any) -> None:
+        self._of = of
+
+    def topic(self) -> str:
+        return str(self._of.topic)
+
+    def partition(self) -> int:
+        return int(self._of.partition)
+
+    def offset(self) -> int:
+        return int(self._of.offset)
+
+    def key(self) -> bytes | None:
+        return self._of.key  # type: ignore[no-any-return]
+
+    def value(self) -> bytes | None:
+        return self._of.value  # type: ignore[no-any-return]
+
+    def headers(self) -> Sequence[tuple[str, bytes]] | None:
+        return self._of.headers  # type: ignore[no-any-return]
+
+    def timestamp(self) -> tuple[int, int]:
+        return self._of.timestamp_type, self._of.timestamp
+
+    def leader_epoch(self) -> int | None:
+        return self._of.leader_epoch  # type: ignore[no-any-return]
+
+
+def _as_written(record: Record) -> Record:
+    """A record that users wrote, decoded where it is canonical; else its event stays None and its body says all."""
+    decoder = DECODERS.get(header(record.headers, "ce_type", 3) or "headrace.ExampleArrived.v1")
+    try:
+        event = decoder(record.body) if decoder else None
+    except ValueError:
+        event = None
+    return Record(
+        event, record.known_ms, record.topic, record.pipeline, record.partition, record.offset, record.key, record.body,
+        record.source, record.sequence, record.headers,
+    )
+
+
+def connect(kind: Any, settings: Settings, address: str, **more: Any) -> Any:
+    """A kafka-python client. Raises Unreachable where no broker answers."""
+    from kafka.errors import KafkaError
+
+    try:
+        return kind(
+            bootstrap_servers=address.split(","), bootstrap_timeout_ms=5_000, allow_auto_create_topics=False,
+            **settings.kafka_python_security(), **more,
+        )
+    except (KafkaError, OSError) as error:
+        raise Unreachable(f"no broker answers at {address} ({error})", "headrace up") from error
+
+
+def topic_events(topic: str, namespace: str) -> Mapping[str, str]:
+    """The name in `TOPICS` and the pipeline of a topic as the broker knows it."""
+    name, pipeline = parse_name(topic, namespace)
+    return {"name": name, "pipeline": pipeline}

@@ -1,0 +1,47 @@
+"""Ids of accepted records, in log order and bounded by count: what makes a repeat a repeat.
+
+An example is remembered with the offset and a fingerprint of its features: the same id again is a repeat, with other
+features (its time may differ) a conflict. A label is remembered with its value: the same value again is a repeat,
+another one is news for the joiner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from hashlib import blake2b
+from itertools import islice
+
+Seen = MutableMapping[str, bytes]
+
+SAME = -1
+KEY_LENGTH = 64  # longer ids are remembered by their digest
+TRIM = 10_000  # forgotten at once, at most: more than a window can add, and still a short step
+
+
+def key_of(entity: str | None, record_id: str) -> str:
+    """One key for an id and its entity; no two pairs share one."""
+    key = record_id if entity is None else f"{len(entity)} {entity}{record_id}"
+    return key if len(key) <= KEY_LENGTH else "#" + blake2b(key.encode(), digest_size=16).hexdigest()
+
+
+def remember_example(seen: Seen, key: str, mark: int, offset: int) -> int | None:
+    """None for a new example, SAME for a repeat, the first one's offset where its features were others."""
+    if key not in seen:
+        seen[key] = (offset << 32 | mark).to_bytes(12, "big")
+        return None
+    first = int.from_bytes(seen[key], "big")
+    return SAME if first & 0xFFFFFFFF == mark else first >> 32
+
+
+def remember_label(seen: Seen, key: str, value: bytes) -> bool:
+    """Whether the label is news: there was none with this key, or the newest had another value."""
+    if key in seen and seen[key] == value:
+        return False
+    seen[key] = value
+    return True
+
+
+def forget(seen: Seen, bound: int) -> None:
+    """Drop the oldest beyond the bound."""
+    for key in list(islice(seen, min(TRIM, max(0, len(seen) - bound)))):
+        del seen[key]

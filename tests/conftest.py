@@ -1,0 +1,77 @@
+"""Fixtures: a genuine Apache Kafka for the session, a namespace for each test, and both sides of the bus."""
+
+import itertools
+import os
+import shutil
+import time
+import uuid
+
+import pytest
+
+from headrace.infra import local_broker
+from headrace.infra.memory_bus import MemoryBus
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_caller(monkeypatch):
+    """Tests see no HEADRACE_ variable but those they set."""
+    for name in list(os.environ):
+        if name.startswith("HEADRACE_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory):
+    """The address of a genuine Kafka broker: the one named in the environment, else one of its own for this session."""
+    named = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    if named:
+        yield named
+        return
+    if not (shutil.which("java") and shutil.which("mvn")):
+        pytest.skip("needs Java and Maven for a genuine Kafka broker, or KAFKA_BOOTSTRAP_SERVERS")
+    home = tmp_path_factory.mktemp("broker")
+    broker = local_broker.start(home, port=local_broker._free_port())
+    yield broker.address
+    local_broker.stop(home)
+
+
+@pytest.fixture
+def namespace():
+    """A prefix for topics, groups and instances that no other test has."""
+    return f"t{next(_numbers)}-{uuid.uuid4().hex[:6]}-"
+
+
+@pytest.fixture
+def kafka_bus(kafka):
+    """The genuine side of the bus."""
+    from headrace.infra.kafka_bus import KafkaBus
+
+    bus = KafkaBus(kafka, session_timeout_s=6)
+    yield bus
+    bus.close()
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+def bus(request):
+    """Both sides of the bus, one after the other."""
+    if request.param == "memory":
+        return MemoryBus()
+    return request.getfixturevalue("kafka_bus")
+
+
+@pytest.fixture
+def until():
+    """Wait for a condition: `until(lambda: …)` returns its first true value, or fails at the deadline."""
+
+    def wait(condition, limit_s=20.0, says="the condition"):
+        deadline = time.monotonic() + limit_s
+        while True:
+            value = condition()
+            if value:
+                return value
+            assert time.monotonic() < deadline, f"{says} did not come true within {limit_s:g} s"
+            time.sleep(0.01)
+
+    return wait
