@@ -17,6 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 from river import linear_model, preprocessing
 
@@ -27,7 +28,7 @@ from headrace.schemas.control import PipelineReleased, ReleaseDefinition
 from headrace.schemas.policies import Policies
 from headrace.schemas.record import Record
 from headrace.schemas.signing import sign
-from headrace.schemas.stream import ExampleArrived, LabelArrived, StreamEvent
+from headrace.schemas.stream import ExampleArrived, Features, LabelArrived, StreamEvent
 from headrace.services.validator import core
 
 ROUNDS, ROWS, COMMIT = 5, 20_000, 5_000
@@ -59,7 +60,7 @@ def released(state: core.State) -> core.State:
     return state
 
 
-def events(rng: random.Random, make: Callable[[str, dict[str, float]], StreamEvent]) -> list[Record]:
+def events(rng: random.Random, make: Callable[[str, Features], StreamEvent]) -> list[Record]:
     return [
         record(
             make(str(uuid.UUID(int=rng.getrandbits(128))), {name: round(rng.gauss(0, 1), 4) for name in COLUMNS}),
@@ -82,7 +83,7 @@ def validate_durably(records: list[Record]) -> float:
     """The same with ids in the store, the state committed now and then."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(Path(folder) / "state", WORLD.key)
-        tables = {name: store.table(name, kind) for name, kind in core.TABLES.items()}
+        tables: dict[str, Any] = {name: store.table(name, kind) for name, kind in core.TABLES.items()}
         state, step = released(core.State(**tables)), core.step
         begin = process_time()
         for n, one in enumerate(records, 1):

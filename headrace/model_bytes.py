@@ -1,142 +1,179 @@
 """A model's bytes and its identity.
 
-Every `river.proba` distribution carries an OS-seeded `random.Random` that only `.sample()` uses: most of a tree's
-pickle, and never the same twice. The slim pickle leaves it out (and loads a `Random(0)` in its place); the
-structural digest ignores it, and with it everything that makes two equal models pickle differently: the order of
-dicts and sets, shared references, interned strings.
+Every `river.proba` distribution carries a `random.Random` seeded by the operating system, which only `.sample()`
+uses: most of a tree's pickle, and never the same twice. The slim pickle puts one `Random(0)` in the place of all of
+them. The structural digest leaves them out, and with them whatever makes two equal models pickle differently: the
+order of dicts and sets, and which equal strings, numbers or tuples are one object.
 """
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
 import io
 import pickle
 import random
-from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from types import FunctionType
 from typing import Any
 
 PROTOCOL = 5
-_ATOMS = (str, bytes, int, type(None), bool, complex, bytearray)
+_LONG = 16  # from so many numbers on (the 625 of a Random's state) a sequence is written at once
 
 
 def dumps(model: Any) -> bytes:
-    """The slim pickle."""
+    """The slim pickle; loading it needs nothing of Headrace."""
     out = io.BytesIO()
-    _SlimPickler(out, protocol=PROTOCOL).dump(model)
+    _SlimPickler(out).dump(model)
     return out.getvalue()
 
 
 def loads(data: bytes) -> Any:
-    """The model from its slim pickle. Only for bytes whose authenticity was checked."""
+    """The model of a slim pickle. Only for bytes whose authenticity was checked: unpickling runs code."""
     return pickle.loads(data)
 
 
 def digest(model: Any) -> str:
-    """The structural digest: sha256 in hex; equal for models that behave equally and were built equally."""
-    walker = _Walker()
-    walker.walk(model)
-    return walker.hash.hexdigest()
+    """The structural digest, 64 hex digits: equal for models that were built and taught equally.
+
+    It does not depend on the process, its hash seed, or on having been saved and loaded in between.
+    """
+    return hashlib.sha256(_structure(model)).hexdigest()
 
 
-def _is_unseeded_distribution(obj: Any) -> bool:
-    return (
-        type(obj).__module__.startswith("river.proba")
-        and isinstance(getattr(obj, "_rng", None), random.Random)
-        and getattr(obj, "seed", 0) is None
-    )
-
-
-def _rebuild(cls: type, state: dict[str, Any]) -> Any:
-    model = cls.__new__(cls)
-    model.__dict__.update(state)
-    model._rng = random.Random(0)
-    return model
+def is_stable(build: Callable[[], Any], examples: Iterable[tuple[dict[str, Any], Any]]) -> bool:
+    """Whether a recipe's models can be made again: two built and taught alike, one of them saved and loaded half
+    way, have one digest.
+    """
+    taught = list(examples)
+    straight, resumed = build(), build()
+    for number, (features, label) in enumerate(taught):
+        if number == len(taught) // 2:
+            resumed = loads(dumps(resumed))
+        straight.learn_one(dict(features), label)
+        resumed.learn_one(dict(features), label)
+    return digest(straight) == digest(resumed)
 
 
 class _SlimPickler(pickle.Pickler):
+    def __init__(self, out: io.BytesIO) -> None:
+        super().__init__(out, protocol=PROTOCOL)
+        self._rng = random.Random(0)
+
     def reducer_override(self, obj: Any) -> Any:
+        if obj is self._rng:
+            return random.Random, (0,)
         if _is_unseeded_distribution(obj):
-            return _rebuild, (type(obj), {name: value for name, value in obj.__dict__.items() if name != "_rng"})
+            return copyreg.__newobj__, (type(obj),), {**obj.__dict__, "_rng": self._rng}  # type: ignore[attr-defined]
         return NotImplemented
 
 
-class _Walker:
-    """Feeds a hash with what `__reduce_ex__(4)` says, in an order that does not depend on memory or hash seeds."""
+def _is_unseeded_distribution(obj: Any) -> bool:
+    kind: Any = type(obj)
+    return _is_distribution(kind) and obj.__dict__.get("seed", 0) is None and "_rng" in obj.__dict__
 
-    def __init__(self) -> None:
-        self.hash = hashlib.sha256()
-        self._seen: dict[int, int] = {}
-        self._alive: list[Any] = []  # an id is only unique while its object lives
 
-    def walk(self, obj: Any) -> None:
-        kind = type(obj)
+@lru_cache(maxsize=4_096)
+def _is_distribution(kind: type) -> bool:
+    return kind.__module__.startswith("river.proba.")
+
+
+def _structure(root: Any) -> bytes:
+    """What `__reduce_ex__(4)` says of an object and all it holds, written so that no two structures look alike.
+
+    Mutable objects are numbered by first visit, so that shared ones stay distinct from equal ones. Tuples and
+    frozensets are written out each time: whether equal constants are one object depends on when the model was loaded.
+    A stack instead of recursion: a chain of nodes may be longer than Python's call stack.
+    """
+    out: list[str] = []
+    put = out.append
+    todo = [root]
+    pop = todo.pop
+    seen: dict[int, int] = {}
+    alive: list[Any] = []  # an id belongs to one object only while that lives
+    while todo:
+        obj = pop()
+        kind: Any = type(obj)
         if kind is float:
-            self._put("f", obj.hex())
-        elif kind in _ATOMS:
-            self._put(kind.__name__, repr(obj))
-        elif isinstance(obj, type | FunctionType | BuiltinFunctionType):
-            self._put("name", f"{obj.__module__}.{obj.__qualname__}")
-        elif self._is_known(obj):
-            return
-        elif kind is dict:
-            self._mapping("dict", obj)
-        elif kind in (list, tuple):
-            self._put(kind.__name__, str(len(obj)))
-            for item in obj:
-                self.walk(item)
-        elif kind in (set, frozenset):
-            self._put(kind.__name__, str(len(obj)))
-            for part in sorted(digest(item) for item in obj):
-                self._put("item", part)
+            put(f"f{obj.hex()};")
+        elif kind is str:
+            put(f"s{len(obj)}:{obj}")
+        elif kind is int or kind is bool or obj is None:
+            put(f"i{obj};")
+        elif kind is tuple:
+            _sequence("t", obj, put, todo)
+        elif kind is bytes or kind is bytearray:
+            put(f"b{len(obj)}:{obj.hex()}")
+        elif kind is complex:
+            put(f"c{obj!r};")
+        elif kind is frozenset:
+            _unordered("z", obj, put)
+        elif kind is FunctionType or isinstance(obj, type):
+            put(_name(obj))
+        elif id(obj) in seen:
+            put(f"r{seen[id(obj)]};")
         else:
-            self._reduced(obj)
-
-    def _put(self, kind: str, text: str) -> None:
-        self.hash.update(f"{kind}:{len(text)}:{text};".encode())
-
-    def _is_known(self, obj: Any) -> bool:
-        number = self._seen.get(id(obj))
-        if number is not None:
-            self._put("ref", str(number))
-            return True
-        self._seen[id(obj)] = len(self._seen)
-        self._alive.append(obj)
-        return False
-
-    def _mapping(self, kind: str, mapping: dict[Any, Any]) -> None:
-        self._put(kind, str(len(mapping)))
-        if all(type(key) is str for key in mapping):
-            keys = sorted(mapping)
-        else:
-            keys = [key for _, key in sorted(((digest(key), key) for key in mapping), key=lambda pair: pair[0])]
-        for key in keys:
-            self.walk(key)
-            self.walk(mapping[key])
-
-    def _reduced(self, obj: Any) -> None:
-        reduced = obj.__reduce_ex__(4)
-        if isinstance(reduced, str):
-            self._put("global", reduced)
-            return
-        build, arguments, state, items, pairs = (*reduced, *(None,) * (5 - len(reduced)))[:5]
-        self._put("object", f"{type(obj).__module__}.{type(obj).__qualname__}")
-        self.walk(build)
-        self.walk(arguments)
-        if isinstance(state, dict) and _is_unseeded_distribution(obj):
-            state = {name: value for name, value in state.items() if name != "_rng"}
-        self.walk(state)
-        if items is not None:
-            self.walk(list(items))
-        if pairs is not None:
-            self._mapping("items", dict(pairs))
+            seen[id(obj)] = len(seen)
+            alive.append(obj)
+            if kind is dict:
+                _mapping("d", obj, put, todo)
+            elif kind is list:
+                _sequence("l", obj, put, todo)
+            elif kind is set:
+                _unordered("y", obj, put)
+            else:
+                reduced = obj.__reduce_ex__(4)
+                if isinstance(reduced, str):
+                    put(f"g{getattr(obj, '__module__', '')}.{reduced};")
+                else:
+                    _reduced(obj, kind, reduced, put, todo)
+    return "".join(out).encode("utf-8", "surrogatepass")
 
 
-def learns_the_same(build: Callable[[], Any], teach: Callable[[Any], None]) -> bool:
-    """Whether two models, built and taught alike, have one digest: what `reproduce` needs of a recipe."""
-    digests = set()
-    for _ in range(2):
-        model = build()
-        teach(model)
-        digests.add(digest(model))
-    return len(digests) == 1
+def _reduced(obj: Any, kind: Any, reduced: tuple[Any, ...], put: Callable[[str], None], todo: list[Any]) -> None:
+    build, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+    plain = build is copyreg.__newobj__ and arguments == (kind,)  # type: ignore[attr-defined]
+    bare = type(state) is dict
+    put(f"o{plain:d}{bare:d}{items is not None:d}{pairs is not None:d}{_name(kind)}")
+    # The stack gives back first what was put on it last.
+    if pairs is not None:
+        todo.append(dict(pairs))
+    if items is not None:
+        todo.append(list(items))
+    if not plain:
+        todo += (arguments, build)
+    if not bare:
+        todo.append(state)
+        return
+    if _is_unseeded_distribution(obj):
+        state = {name: value for name, value in state.items() if name != "_rng"}
+    _mapping("a", state, put, todo)
+
+
+def _sequence(sign: str, items: Any, put: Callable[[str], None], todo: list[Any]) -> None:
+    put(f"{sign}{len(items)};")
+    if len(items) >= _LONG and set(map(type, items)) == {int}:
+        put(f"n{','.join(map(str, items))};")
+    else:
+        todo.extend(reversed(items))
+
+
+def _mapping(sign: str, mapping: dict[Any, Any], put: Callable[[str], None], todo: list[Any]) -> None:
+    put(f"{sign}{len(mapping)};")
+    kinds = set(map(type, mapping))
+    keys = sorted(mapping) if kinds in ({str}, {int}) else sorted(mapping, key=_structure)
+    for key in reversed(keys):
+        todo.append(mapping[key])
+        todo.append(key)
+
+
+def _unordered(sign: str, items: Any, put: Callable[[str], None]) -> None:
+    put(f"{sign}{len(items)};")
+    for part in sorted(map(_structure, items)):
+        put(f"{len(part)}:{part.decode('utf-8', 'surrogatepass')}")
+
+
+@lru_cache(maxsize=4_096)
+def _name(obj: Any) -> str:
+    return f"q{obj.__module__}.{obj.__qualname__};"

@@ -91,7 +91,7 @@ class Pipeline:
         """All policies, defaults included."""
         return self._policies
 
-    def __repr__(self) -> str:  # noqa: D105
+    def __repr__(self) -> str:
         return f"Pipeline({self.name!r}, {self.spec.name}, {self.spec.label.task})"
 
 

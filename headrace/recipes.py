@@ -122,7 +122,10 @@ def _try_once(pipeline: Pipeline, examples: list[tuple[Features, Label]]) -> _Tr
         trial.digest = model_bytes.digest(model)
         model_bytes.loads(model_bytes.dumps(model))
     except Exception as error:
-        trial.problems.append(f"{doing} raised {type(error).__name__}: {error}")
+        hint = ""
+        if isinstance(error, TypeError) and any(f.type == "str" for f in pipeline.spec.features):
+            hint = ". Text columns must be encoded or left out: river.preprocessing.OneHotEncoder, river.compose.Select"
+        trial.problems.append(f"{doing} raised {type(error).__name__}: {error}{hint}")
     return trial
 
 

@@ -1,23 +1,26 @@
-"""Artifacts: bytes that are written once, named by their sha256, with a signed manifest beside them.
+"""Artifacts: bytes that are written once, named by their sha256, with a signed manifest as the file's first line.
 
-Nothing is unpickled before the signature over manifest and bytes was checked. A folder on disk is the default and
-is written directly (temporary file, fsync, rename, fsync of the folder); any other URL goes through fsspec.
+Nothing is unpickled before the signature over manifest and bytes was checked. One file an artifact, so that it is
+there as a whole or not at all, at the price of two fsyncs: `head -1` shows the manifest, `tail -n +2` the bytes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import os
+import re
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-MANIFEST = ".manifest"
+from headrace.infra.artifact_files import Folder, Remote
+
+URI = re.compile(r"[a-z][a-z0-9-]{0,40}/[0-9a-f]{2}/[0-9a-f]{64}-[0-9a-f]{8}")
+_FIRST_LINE = re.compile(rb'(\{[^\n]*),"hmac":"([0-9a-f]{64})"\}\n')
+_RESTORE = "restore it from a backup, or let `headrace reproduce` fold it again from the log"
 
 
 class ArtifactRefused(RuntimeError):
@@ -45,6 +48,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `learned` are the ranges of `<p>.labelled-examples` folded (first inclusive, last exclusive), `skipped` the
     offsets left out because their learn raised, `sequences` the largest sequence of each source at `offset`.
+    `sha256`, `python`, `river` and `key_id` are filled in by `Artifacts.put`.
     """
 
     kind: str
@@ -64,16 +68,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     python: str = ""
     river: str = ""
     key_id: str = ""
-    hmac: str = ""
-
-
-def versions() -> tuple[str, str]:
-    """Python's and River's minor versions, such as ("3.11", "0.26"); River's is "" where it is not installed."""
-    try:
-        river = ".".join(metadata.version("river").split(".")[:2])
-    except metadata.PackageNotFoundError:
-        river = ""
-    return f"{sys.version_info[0]}.{sys.version_info[1]}", river
 
 
 class Artifacts:
@@ -84,59 +78,62 @@ class Artifacts:
         self._key = key
         self.key_id = hashlib.sha256(b"headrace key id " + key).hexdigest()[:12]
         self._python, self._river = versions()
-        self._files: _Folder | _Remote = _Remote(url) if "://" in url else _Folder(Path(url))
+        path = url.removeprefix("file://")
+        self._files: Folder | Remote = Remote(url) if "://" in path else Folder(Path(path))
 
     def put(self, data: bytes, manifest: Manifest) -> str:
-        """Store bytes with their manifest; durable when it returns. Returns the URI relative to the store."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        signed = self._sign(
-            msgspec.structs.replace(
-                manifest, sha256=sha256, python=self._python, river=self._river, key_id=self.key_id, hmac=""
-            )
+        """Store bytes with their manifest, durable when it returns. Returns the URI relative to the store.
+
+        What is there already is not written again. Raises OSError naming the file where there is no room.
+        """
+        filled = msgspec.structs.replace(
+            manifest,
+            sha256=hashlib.sha256(data).hexdigest(),
+            python=self._python,
+            river=self._river,
+            key_id=self.key_id,
         )
-        body = msgspec.json.encode(signed)
-        uri = f"{manifest.kind}/{sha256[:2]}/{sha256}-{hashlib.sha256(body).hexdigest()[:8]}"
-        if not self._files.exists(uri + MANIFEST):
-            self._files.write(uri, data)
-            self._files.write(uri + MANIFEST, body)
+        body = msgspec.json.encode(filled, order="deterministic")
+        uri = _uri(filled, body)
+        if not URI.fullmatch(uri):
+            raise ValueError(f"an artifact's kind is a word such as model or source, not {manifest.kind!r}")
+        if not self._files.exists(uri):
+            self._files.write(uri, b'%b,"hmac":"%b"}\n%b' % (body[:-1], self._hmac(body).encode(), data))
         return uri
 
     def get(self, uri: str, *, any_version: bool = False) -> tuple[bytes, Manifest]:
-        """The bytes and manifest of an artifact. Raises ArtifactRefused; `any_version` for what is not unpickled."""
-        manifest = self.manifest(uri)
+        """The checked bytes and manifest of an artifact. Raises ArtifactRefused.
+
+        `any_version` is for bytes that are not unpickled: others are refused where another Python or River minor
+        version made them.
+        """
+        manifest, data = self._read(uri)
         if not any_version and (manifest.python, manifest.river) != (self._python, self._river):
             raise ArtifactOtherVersion(
-                f"artifact {uri} was made with Python {manifest.python} and River {manifest.river}, this is Python "
-                f"{self._python} and River {self._river}; `headrace reproduce` folds it again from the log"
+                f"artifact {uri} was made with Python {manifest.python} and River {manifest.river or 'none'}, this is "
+                f"Python {self._python} and River {self._river or 'none'}; `headrace reproduce` folds it again from "
+                "the log"
             )
-        data = self._files.read(uri)
         if hashlib.sha256(data).hexdigest() != manifest.sha256:
-            raise ArtifactTampered(f"artifact {uri}: its bytes are not those that were signed; restore it from a backup")
-        return data, manifest
+            raise ArtifactTampered(f"artifact {uri}: its bytes are not those that were signed; {_RESTORE}")
+        return bytes(data), manifest
 
     def manifest(self, uri: str) -> Manifest:
-        """The checked manifest. Raises ArtifactRefused."""
-        try:
-            manifest = msgspec.json.decode(self._files.read(uri + MANIFEST), type=Manifest)
-        except msgspec.DecodeError as error:
-            raise ArtifactTampered(f"artifact {uri}: its manifest cannot be read ({error}); restore it from a backup") from error
-        if manifest.key_id != self.key_id:
-            raise ArtifactForeignKey(
-                f"artifact {uri} was signed with key {manifest.key_id}, this is {self.key_id}; set HEADRACE_ARTIFACT_KEY to "
-                "the key it was made with"
-            )
-        if not hmac.compare_digest(manifest.hmac, self._sign(manifest).hmac):
-            raise ArtifactTampered(f"artifact {uri}: its manifest is not what was signed; restore it from a backup")
-        return manifest
+        """The checked manifest; the bytes are not looked at. Raises ArtifactRefused."""
+        return self._read(uri)[0]
+
+    def verify(self, uri: str) -> Manifest:
+        """Check manifest and bytes, whatever versions made them; returns the manifest. Raises ArtifactRefused."""
+        return self.get(uri, any_version=True)[1]
 
     def exists(self, uri: str) -> bool:
-        """Whether the artifact is complete."""
-        return self._files.exists(uri + MANIFEST)
+        """Whether the artifact is complete; says nothing about its signature."""
+        return bool(URI.fullmatch(uri)) and self._files.exists(uri)
 
     def delete(self, uri: str) -> None:
-        """Remove an artifact, manifest first; one that is not there is no error."""
-        for name in (uri + MANIFEST, uri):
-            self._files.delete(name)
+        """Remove an artifact; one that is not there is no error."""
+        if URI.fullmatch(uri):
+            self._files.delete(uri)
 
     def put_source(self, source: bytes) -> tuple[str, str]:
         """Store a pipeline's source; returns its digest (sha256) and URI."""
@@ -146,85 +143,45 @@ class Artifacts:
         """A pipeline's source. Raises ArtifactRefused."""
         return self.get(uri, any_version=True)[0]
 
-    def _sign(self, manifest: Manifest) -> Manifest:
-        bare = msgspec.structs.replace(manifest, hmac="")
-        return msgspec.structs.replace(
-            bare, hmac=hmac.new(self._key, msgspec.json.encode(bare, order="deterministic"), hashlib.sha256).hexdigest()
-        )
-
-
-class _Folder:
-    """Files below a folder, each durable once written."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def write(self, name: str, data: bytes) -> None:
-        path = self._root / name
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = f"{path}.{os.getpid()}.tmp"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+    def _read(self, uri: str) -> tuple[Manifest, memoryview]:
+        """The checked manifest and the unchecked bytes."""
+        # URIs come from events: one that leads out of the store is none of ours.
+        content = self._files.read(uri) if URI.fullmatch(uri) else None
+        if content is None:
+            raise ArtifactMissing(f"there is no artifact {uri} in {self.url}; `headrace doctor` checks the store")
+        signed = _FIRST_LINE.match(content)
+        if signed is None:
+            raise ArtifactTampered(f"artifact {uri}: its manifest cannot be read; {_RESTORE}")
+        body = signed[1] + b"}"
+        is_authentic = hmac.compare_digest(self._hmac(body), signed[2].decode())
         try:
-            os.write(descriptor, data) if len(data) < 1 << 20 else _write_all(descriptor, data)
-            os.fsync(descriptor)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            manifest = msgspec.json.decode(body, type=Manifest)
+        except msgspec.DecodeError:
+            raise ArtifactTampered(f"artifact {uri}: its manifest cannot be read; {_RESTORE}") from None
+        if manifest.key_id != self.key_id:
+            raise ArtifactForeignKey(
+                f"artifact {uri} was signed with key {manifest.key_id}, this is {self.key_id}; set "
+                "HEADRACE_ARTIFACT_KEY to the key it was made with"
+            )
+        if not is_authentic:
+            raise ArtifactTampered(f"artifact {uri}: its manifest is not what was signed; {_RESTORE}")
+        if uri != _uri(manifest, body):
+            raise ArtifactTampered(f"artifact {uri}: another one stands in its place; {_RESTORE}")
+        return manifest, memoryview(content)[signed.end() :]
 
-    def read(self, name: str) -> bytes:
-        try:
-            return (self._root / name).read_bytes()
-        except FileNotFoundError:
-            raise ArtifactMissing(f"there is no artifact {name} in {self._root}; `headrace doctor` checks the store") from None
-
-    def exists(self, name: str) -> bool:
-        return (self._root / name).exists()
-
-    def delete(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            (self._root / name).unlink()
+    def _hmac(self, body: bytes) -> str:
+        return hmac.digest(self._key, body, "sha256").hex()
 
 
-class _Remote:
-    """Files below a URL that fsspec knows (S3, GCS, memory, …); a write is durable as far as that store is."""
-
-    def __init__(self, url: str) -> None:
-        import fsspec
-
-        self._url = url
-        self._system: Any
-        self._system, self._root = fsspec.core.url_to_fs(url)
-
-    def write(self, name: str, data: bytes) -> None:
-        path = f"{self._root}/{name}"
-        self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._system.pipe_file(path, data)
-
-    def read(self, name: str) -> bytes:
-        try:
-            return bytes(self._system.cat_file(f"{self._root}/{name}"))
-        except FileNotFoundError:
-            raise ArtifactMissing(f"there is no artifact {name} in {self._url}; `headrace doctor` checks the store") from None
-
-    def exists(self, name: str) -> bool:
-        return bool(self._system.exists(f"{self._root}/{name}"))
-
-    def delete(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._system.rm_file(f"{self._root}/{name}")
+def _uri(manifest: Manifest, body: bytes) -> str:
+    return f"{manifest.kind}/{manifest.sha256[:2]}/{manifest.sha256}-{hashlib.sha256(body).hexdigest()[:8]}"
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+@cache
+def versions() -> tuple[str, str]:
+    """Python's and River's minor versions, such as ("3.11", "0.26"); River's is "" where it is not installed."""
+    try:
+        river = ".".join(metadata.version("river").split(".")[:2])
+    except metadata.PackageNotFoundError:
+        river = ""
+    return f"{sys.version_info[0]}.{sys.version_info[1]}", river

@@ -26,20 +26,24 @@ class Follower:
         for topic in topics:
             self.add(topic)
 
-    def add(self, topic: str) -> None:
-        """Follow one more topic (named as the broker knows it). Does nothing for one that is followed already."""
+    def add(self, topic: str, last: int | None = None) -> None:
+        """Follow one more topic (named as the broker knows it), or only its `last` records and what comes.
+
+        Does nothing for one that is followed already.
+        """
         count = self._bus.partitions(topic)
         if count is None or (topic, 0) in self._next:
             return
         for partition in range(count):
             place = (topic, partition)
-            self._next[place] = self._bus.offsets(place)[0]
+            first, end = self._bus.offsets(place)
+            self._next[place] = first if last is None else max(first, end - last)
             self._incoming[place] = Incoming(topic, self._namespace)
         self._reader.assign(self._next)
 
     def poll(self, timeout_s: float = 0.0) -> list[Record]:
         """What came since the last call. A record that cannot be decoded is counted and left out."""
-        records = []
+        records: list[Record] = []
         if not self._next:
             return records
         for message in self._reader.poll(BATCH, timeout_s):

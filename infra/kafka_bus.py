@@ -17,8 +17,20 @@ from confluent_kafka import Producer as ConfluentProducer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
 from headrace.infra.bus import (
-    Bus, BusError, Fenced, GroupConsumer, Message, OnAssign, OnGone, Place, Producer, ProducerFailed, Reader, TopicMissing,
-    TopicSpec, Unavailable,
+    Bus,
+    BusError,
+    Fenced,
+    GroupConsumer,
+    Message,
+    OnAssign,
+    OnGone,
+    Place,
+    Producer,
+    ProducerFailed,
+    Reader,
+    TopicMissing,
+    TopicSpec,
+    Unavailable,
 )
 from headrace.schemas.codec import Headers
 

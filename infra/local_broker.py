@@ -1,255 +1,263 @@
-"""A genuine Apache Kafka on this machine: from Docker where a daemon answers, else from Kafka's own jars through Maven."""
+"""A genuine Apache Kafka for this machine: one that is named, else in Docker, else from Kafka's own jars.
+
+A broker started here belongs to a folder (`<home>/broker`: data, log, settings, who runs) and outlives the command
+that started it, until `stop_local_broker`. Its data stay, so topics and the state folded from them still agree.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import tempfile
+import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-VERSION = "4.2.0"
+from headrace.infra import kafka_jars
+from headrace.infra.kafka_jars import NODE, VERSION, NoBroker, Say
+
 PORT = 9092
-POM = Path(__file__).parent / "kafka" / "pom.xml"
-LOG4J = Path(__file__).parent / "kafka" / "log4j2.yaml"
-FETCH_S, START_S, STOP_S = 600.0, 60.0, 20.0
-CONTAINER = "headrace-kafka"
+START_S, STOP_S = 60.0, 20.0
+IMAGE = f"apache/kafka:{VERSION}"
 THREE_WAYS = (
-    "No broker: set KAFKA_BOOTSTRAP_SERVERS to one that runs, or start Docker (then apache/kafka is used), or install Java 17 "
-    "and Maven (then Apache Kafka's own jars are fetched and started here)"
+    "No broker. Three ways: set KAFKA_BOOTSTRAP_SERVERS to the address of one; or start Docker (apache/kafka is run); "
+    "or install Java 17 and Maven (Apache Kafka's own jars are fetched and run)"
 )
-Say = Callable[[str], None]
-
-
-class NoBroker(RuntimeError):
-    """There is no broker and none could be started; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Broker:
-    """A broker that this machine runs: its address, and its process id (0: a container)."""
+    """A broker that this machine runs: its address and its process id, or the name of its container."""
 
     address: str
-    pid: int
+    pid: int = 0
+    container: str = ""
 
 
-def ensure_broker(home: Path, say: Say = lambda text: None, environ: Mapping[str, str] = os.environ) -> str:
-    """The address of a broker: the one named in the environment, the one this folder runs, or a new one. Raises NoBroker."""
+def ensure_broker(home: Path, say: Say = print, environ: Mapping[str, str] = os.environ) -> str:
+    """The address of a broker that answers: the one named in the environment, that of this home, or a new one.
+
+    Raises NoBroker, which names the three ways to get one.
+    """
     named = environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if named:
-        if not answers(named.split(",")[0]):
-            raise NoBroker(f"no broker answers at KAFKA_BOOTSTRAP_SERVERS={named}; start it, or unset the variable to use a local one")
+        if not any(answers(address.strip()) for address in named.split(",")):
+            raise NoBroker(f"no broker answers at KAFKA_BOOTSTRAP_SERVERS={named}; start it, or unset the variable")
         return named
-    running = local_broker(home)
-    if running is not None:
-        return running.address
-    if has_docker():
-        return _start_container(home, say).address
-    if shutil.which("java") and shutil.which("mvn"):
-        return start(home, say=say).address
-    raise NoBroker(THREE_WAYS)
+    with _locked(home):
+        found = running(home)
+        if found is not None:
+            return found.address
+        # data that exist decide: the other kind of broker would start without the topics
+        if not (_folder(home) / "data").exists() and has_docker():
+            return _start_container(home, say).address
+        missing = [program for program in ("java", "mvn") if not shutil.which(program)]
+        if missing:
+            raise NoBroker(f"{THREE_WAYS}. Not found: a Docker daemon, {', '.join(missing)}")
+        return _start(home, None, say, {}).address
 
 
-def local_broker(home: Path) -> Broker | None:
-    """The broker that this folder runs, if it answers."""
-    try:
-        noted = json.loads((home / "broker" / "broker.json").read_text())
-    except (OSError, ValueError):
-        return None
-    broker = Broker(str(noted["address"]), int(noted["pid"]))
-    return broker if answers(broker.address) else None
+def start(home: Path, port: int | None = None, say: Say = print, settings: Mapping[str, str] | None = None) -> Broker:
+    """Start Apache Kafka from its jars and return when it answers. Raises NoBroker, also where the port is taken.
 
-
-def start(home: Path, port: int | None = None, say: Say = lambda text: None, settings: Mapping[str, str] | None = None) -> Broker:
-    """Start Apache Kafka from its jars with its data under `<home>/broker`; returns when it answers. Raises NoBroker.
-
-    `settings` are further broker settings, by Kafka's own names.
+    Without a `port` it takes the one it had, else 9092, else a free one. `settings` are further broker settings.
     """
-    jars = fetch_jars(say)
-    folder = home / "broker"
-    folder.mkdir(parents=True, exist_ok=True)
-    port = port or (PORT if _is_free(PORT) else _free_port())
-    if not _is_free(port):
-        raise NoBroker(f"port {port} is taken by another program; choose another, or stop it")
-    properties = folder / "server.properties"
-    properties.write_text(_properties(folder / "data", port, _free_port(), settings or {}))
-    classpath = f"{jars}/*"
-    if not (folder / "data" / "meta.properties").exists():
-        _java(classpath, ["kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", str(properties)], folder)
-    began = time.monotonic()
-    with (folder / "kafka.log").open("ab") as log:
-        process = subprocess.Popen(
-            [
-                "java", "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
-                f"-Dlog4j2.configurationFile={LOG4J}", "-cp", classpath, "kafka.Kafka", str(properties),
-            ],
-            stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-        )
-    address = f"127.0.0.1:{port}"
-    while not answers(address):
-        if process.poll() is not None or time.monotonic() - began > START_S:
-            process.kill()
-            raise NoBroker(f"Apache Kafka did not start on port {port}; its last words:\n{_tail(folder / 'kafka.log')}")
-        time.sleep(0.05)
-    (folder / "broker.json").write_text(json.dumps({"address": address, "pid": process.pid}))
-    say(f"Apache Kafka {VERSION} answers at {address} after {time.monotonic() - began:.1f} s (process {process.pid})")
-    return Broker(address, process.pid)
+    with _locked(home):
+        return _start(home, port, say, settings or {})
 
 
-def stop(home: Path) -> bool:
-    """Stop the broker that this folder started; False where none runs."""
-    path = home / "broker" / "broker.json"
-    try:
-        noted = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return False
-    pid = int(noted["pid"])
-    if pid:
-        _end(pid)
-    else:
-        subprocess.run(["docker", "rm", "-f", CONTAINER], capture_output=True, check=False)
-    path.unlink(missing_ok=True)
-    return True
+def running(home: Path) -> Broker | None:
+    """The broker that this home started, if it answers."""
+    broker = _noted(home)
+    return broker if broker is not None and answers(broker.address) else None
 
 
-def fetch_jars(say: Say = lambda text: None) -> Path:
-    """The folder with Kafka's jars, fetched once per user through Maven. Raises NoBroker."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / f"kafka-{VERSION}"
-    if cache.is_dir():
-        return cache
-    for program in ("java", "mvn"):
-        if not shutil.which(program):
-            raise NoBroker(f"{program} is not installed. {THREE_WAYS}")
-    say(f"Fetching Apache Kafka {VERSION} through Maven (once; about 120 MB)")
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache.parent) as temporary:
-        done = subprocess.run(
-            ["mvn", "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={temporary}/jars"],
-            capture_output=True, text=True, timeout=FETCH_S, check=False, stdin=subprocess.DEVNULL,
-        )
-        if done.returncode != 0:
-            raise NoBroker(f"Maven could not fetch Apache Kafka {VERSION}: {(done.stdout + done.stderr)[-600:]}")
-        with contextlib.suppress(OSError):  # another process may have been quicker
-            os.rename(f"{temporary}/jars", cache)
-    return cache
+def stop_local_broker(home: Path) -> bool:
+    """Stop the broker that this home started and wait for its end; False where none ran. Its data stay."""
+    with _locked(home):
+        broker = _noted(home)
+        if broker is None:
+            return False
+        stopped = _stop_container(broker.container) if broker.container else _end(broker.pid, _folder(home))
+        (_folder(home) / "broker.json").unlink(missing_ok=True)
+        return stopped
 
 
 def has_docker() -> bool:
-    """Whether a container engine answers."""
+    """Whether a Docker daemon answers."""
     if not shutil.which("docker"):
         return False
-    with contextlib.suppress(subprocess.TimeoutExpired, OSError):
-        return subprocess.run(["docker", "info"], capture_output=True, timeout=5, check=False).returncode == 0
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return _docker("info", limit_s=5).returncode == 0
     return False
 
 
 def answers(address: str) -> bool:
     """Whether a Kafka broker answers at host:port: it says which requests it takes (ApiVersions, the first of all)."""
     host, _, port = address.rpartition(":")
-    # size, api key 18 (ApiVersions), version 0, correlation id 1, client id of length 0
+    # size 10, api key 18 (ApiVersions), version 0, correlation id 1, client id of length 0
     request = b"\x00\x00\x00\x0a\x00\x12\x00\x00\x00\x00\x00\x01\x00\x00"
-    with contextlib.suppress(OSError, ValueError), socket.create_connection((host or "127.0.0.1", int(port)), 1) as connection:
-        connection.settimeout(1)
-        connection.sendall(request)
-        return len(connection.recv(8)) == 8
+    with contextlib.suppress(OSError, ValueError), socket.create_connection((host, int(port)), 1) as peer:
+        peer.settimeout(1)
+        peer.sendall(request)
+        return peer.recv(8)[4:] == b"\x00\x00\x00\x01"
     return False
 
 
-def _start_container(home: Path, say: Say) -> Broker:
-    port = PORT if _is_free(PORT) else _free_port()
-    say(f"Starting Apache Kafka {VERSION} in Docker on port {port}")
-    subprocess.run(["docker", "rm", "-f", CONTAINER], capture_output=True, check=False)
-    variables = {
-        "KAFKA_NODE_ID": "1", "KAFKA_PROCESS_ROLES": "broker,controller",
-        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:29093",
-        "KAFKA_LISTENERS": "HOST://:9092,CONTROLLER://:29093",
-        "KAFKA_ADVERTISED_LISTENERS": f"HOST://127.0.0.1:{port}",
-        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "HOST:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "KAFKA_INTER_BROKER_LISTENER_NAME": "HOST", "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
-        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1", "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
-        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1", "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
-        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
-    }
-    done = subprocess.run(
-        ["docker", "run", "-d", "--name", CONTAINER, "-p", f"127.0.0.1:{port}:9092",
-         *[part for name, value in variables.items() for part in ("-e", f"{name}={value}")], f"apache/kafka:{VERSION}"],
-        capture_output=True, text=True, check=False,
-    )
-    if done.returncode != 0:
-        raise NoBroker(f"Docker could not start apache/kafka:{VERSION}: {done.stderr.strip()[-400:]}. {THREE_WAYS}")
-    address, deadline = f"127.0.0.1:{port}", time.monotonic() + START_S
-    while not answers(address):
-        if time.monotonic() > deadline:
-            raise NoBroker(f"apache/kafka:{VERSION} does not answer at {address}; `docker logs {CONTAINER}` says why")
-        time.sleep(0.1)
-    (home / "broker").mkdir(parents=True, exist_ok=True)
-    (home / "broker" / "broker.json").write_text(json.dumps({"address": address, "pid": 0}))
-    return Broker(address, 0)
-
-
-def _properties(data: Path, port: int, controller_port: int, more: Mapping[str, str]) -> str:
-    settings = {
-        "process.roles": "broker,controller", "node.id": "1",
-        "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller_port}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
-        "controller.listener.names": "CONTROLLER", "inter.broker.listener.name": "PLAINTEXT",
-        "log.dirs": str(data), "offsets.topic.replication.factor": "1", "offsets.topic.num.partitions": "8",
-        "transaction.state.log.replication.factor": "1", "transaction.state.log.min.isr": "1",
-        "transaction.state.log.num.partitions": "4", "share.coordinator.state.topic.replication.factor": "1",
-        "share.coordinator.state.topic.min.isr": "1", "auto.create.topics.enable": "false",
-        "group.initial.rebalance.delay.ms": "0", "group.min.session.timeout.ms": "1000",
-        "num.network.threads": "2", "num.io.threads": "4", "log.cleaner.dedupe.buffer.size": "16777216",
-    } | dict(more)
-    return "".join(f"{name}={value}\n" for name, value in settings.items())
-
-
-def _java(classpath: str, arguments: list[str], folder: Path) -> None:
-    done = subprocess.run(
-        ["java", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={LOG4J}", "-cp", classpath, *arguments],
-        capture_output=True, text=True, timeout=60, check=False, cwd=folder, stdin=subprocess.DEVNULL,
-    )
-    if done.returncode != 0:
-        raise NoBroker(f"{arguments[0]} failed: {(done.stdout + done.stderr).strip()[-400:]}")
-
-
-def _cluster_id() -> str:
-    import base64
-    import uuid
-
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _end(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_S
-        while time.monotonic() < deadline:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-            os.kill(pid, 0)
-            time.sleep(0.05)
-        os.kill(pid, signal.SIGKILL)
+def _start(home: Path, port: int | None, say: Say, settings: Mapping[str, str]) -> Broker:
+    folder = _folder(home)
+    if port is not None and not _is_free(port):
+        raise NoBroker(f"port {port} is taken by another program; stop that one or choose another port")
+    kept = _kept_ports(folder)
+    port = port or _first_free(kept.get("PLAINTEXT"), PORT)
+    controller_port = _first_free(kept.get("CONTROLLER"))
+    jars = kafka_jars.fetch(say)
+    say(f"Starting Apache Kafka {VERSION} on 127.0.0.1:{port}")
+    began = time.monotonic()
+    process = kafka_jars.launch(jars, folder, port, controller_port, settings)
+    address, log = f"127.0.0.1:{port}", folder / "kafka.log"
+
+    def has_ended() -> bool:
+        return process.poll() is not None
+
+    if not _wait(lambda: answers(address), has_ended):
+        _end(process.pid, folder)
+        raise NoBroker(f"{kafka_jars.explain(log.read_text(errors='replace'))} (the whole log: {log})")
+    say(f"Apache Kafka answers after {time.monotonic() - began:.1f} s (process {process.pid}, log {log})")
+    return _note(home, Broker(address, pid=process.pid))
 
 
-def _tail(path: Path, lines: int = 8) -> str:
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+def _start_container(home: Path, say: Say) -> Broker:
+    name = f"headrace-kafka-{hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:8]}"
+    port = _first_free(PORT)
+    if _docker("image", "inspect", IMAGE).returncode != 0:
+        say(f"Fetching {IMAGE} (once)")
+    say(f"Starting Apache Kafka {VERSION} in Docker on 127.0.0.1:{port}")
+    settings = NODE | {
+        "listeners": "PLAINTEXT://:9092,CONTROLLER://:29093", "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "controller.quorum.voters": "1@localhost:29093", "log.dirs": "/var/lib/kafka/data",
+    }
+    variables = {f"KAFKA_{setting.upper().replace('.', '_')}": value for setting, value in settings.items()}
+    variables["KAFKA_HEAP_OPTS"] = "-Xms256m -Xmx512m"
+    _docker("rm", "-f", name)
+    done = _docker(
+        "run", "-d", "--name", name, "-p", f"127.0.0.1:{port}:9092", "-v", f"{name}:/var/lib/kafka/data",
+        *(part for variable, value in variables.items() for part in ("-e", f"{variable}={value}")), IMAGE,
+    )
+    if done.returncode != 0:
+        raise NoBroker(f"Docker could not run {IMAGE}: {done.stderr.strip()[-400:]}. {THREE_WAYS}")
+    address = f"127.0.0.1:{port}"
+
+    def has_ended() -> bool:
+        return "true" not in _docker("inspect", "-f", "{{.State.Running}}", name).stdout
+
+    if not _wait(lambda: answers(address), has_ended):
+        raise NoBroker(f"{IMAGE} does not answer at {address}; `docker logs {name}` says why")
+    return _note(home, Broker(address, container=name))
+
+
+def _stop_container(name: str) -> bool:
+    return _docker("stop", name).returncode == 0 and _docker("rm", "-f", name).returncode == 0
+
+
+def _docker(*arguments: str, limit_s: float = 600) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, timeout=limit_s, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+def _end(pid: int, folder: Path) -> bool:
+    """End the broker of this folder, by force after STOP_S; False where that process is not it (any more)."""
+    if str(folder) not in _command_of(pid):
+        return False
+    for number, limit_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        if _wait(lambda: not _command_of(pid), lambda: False, limit_s):
+            return True
+    raise NoBroker(f"the broker (process {pid}) does not end")
+
+
+def _command_of(pid: int) -> str:
+    """The command line of a process; "" where there is none, or only its remains."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return ""
+    asked = ["ps", "-ww", "-o", "stat=,command=", "-p", str(pid)]
+    ps = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return "" if ps.stdout.startswith("Z") else ps.stdout
+
+
+def _wait(condition: Callable[[], bool], hopeless: Callable[[], bool], limit_s: float = START_S) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if hopeless() or time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return not hopeless()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+    return False
+
+
+def _first_free(*wanted: int | None) -> int:
+    return next((port for port in wanted if port and _is_free(port)), None) or free_port()
+
+
+def _kept_ports(folder: Path) -> dict[str, int]:
+    """The ports of the last start, by listener: clients and the quorum remember them."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = (folder / "server.properties").read_text().splitlines()
+        listeners = next(line.partition("=")[2] for line in lines if line.startswith("listeners="))
+        return {part.partition(":")[0]: int(part.rpartition(":")[2]) for part in listeners.split(",")}
+    return {}
+
+
+def _folder(home: Path) -> Path:
+    return home.resolve() / "broker"
+
+
+def _noted(home: Path) -> Broker | None:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Broker(**json.loads((_folder(home) / "broker.json").read_text()))
+    return None
+
+
+def _note(home: Path, broker: Broker) -> Broker:
+    _folder(home).mkdir(parents=True, exist_ok=True)
+    (_folder(home) / "broker.json").write_text(json.dumps(asdict(broker)))
+    return broker
+
+
+@contextlib.contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """One start or stop at a time in a home."""
+    _folder(home).mkdir(parents=True, exist_ok=True)
+    with (_folder(home) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

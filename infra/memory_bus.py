@@ -8,7 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.infra.bus import (
-    Bus, BusError, Fenced, GroupConsumer, Message, OnAssign, OnGone, Place, Producer, ProducerFailed, Reader, TopicMissing,
+    Bus,
+    BusError,
+    Fenced,
+    GroupConsumer,
+    Message,
+    OnAssign,
+    OnGone,
+    Place,
+    Producer,
+    ProducerFailed,
+    Reader,
+    TopicMissing,
     TopicSpec,
 )
 from headrace.infra.partitioner import partition_of

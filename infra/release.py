@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from headrace.errors import NoAnswer, Refused
 from headrace.infra import create_topics, pipeline_files
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.bus import Bus
@@ -14,18 +15,6 @@ from headrace.infra.follow import Follower
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
 from headrace.schemas.control import ControlEvent, PipelineReleased, ReleaseAsked, RequestRefused
 from headrace.schemas.topics import full_name
-
-
-class Refused(RuntimeError):
-    """The registry or orchestrator refused a request; `next` is the command that helps."""
-
-    def __init__(self, reason: str, next: str | None = None) -> None:
-        super().__init__(reason)
-        self.next = next
-
-
-class NoAnswer(RuntimeError):
-    """Nobody answered a request in time: are the services up?"""
 
 
 def release_file(
@@ -77,12 +66,12 @@ def ask(bus: Bus, event: ControlEvent, request: str, namespace: str = "", limit_
                 if getattr(answer, "request", None) != request:
                     continue
                 if isinstance(answer, RequestRefused):
-                    raise Refused(answer.reason, answer.next)
+                    raise Refused(answer.reason, answer.next, answer.kind)
                 if isinstance(answer, ControlEvent):
                     return answer
         raise NoAnswer(
-            f"nobody answered {type(event).__name__} for {event.pipeline} within {limit_s:g} s; "
-            "are the services up? `headrace status` shows them"
+            f"nobody answered {type(event).__name__} for {event.pipeline} within {limit_s:g} s: are the services up?",
+            "headrace status",
         )
     finally:
         answers.close()

@@ -229,6 +229,10 @@ class FoldRunner:
             worker.commit()
         self._consumer.commit({worker.place: worker.offset for worker in dirty})
 
+    def seek(self, place: Place, offset: int) -> None:
+        """Read an assigned place on from another offset."""
+        self._consumer.seek(place, offset)
+
     def close(self) -> None:
         """Clean stop: commit, leave, let go."""
         self.commit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -84,6 +85,7 @@ def run_service(name: str, build: Build) -> None:
     from headrace.infra.logs import configure_logs
     from headrace.infra.runtime import StepFailed
     from headrace.infra.store import StateRefused
+    from headrace.infra.supervisor import write_run_file
 
     stop = Stop()
     settings = Settings()
@@ -94,6 +96,7 @@ def run_service(name: str, build: Build) -> None:
         wiring = live_wiring(settings, name)
         parts += build(wiring)
         health = HealthServer(name, settings, parts)
+        write_run_file(settings.home, name, {"pid": os.getpid(), "health": health.url})
         log.info("started", health=health.url, bootstrap_servers=settings.bootstrap_servers)
         tidy_memory()
         loop(parts, stop)

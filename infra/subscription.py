@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import Missing, Unreachable
 from headrace.infra.records import DeadLetter, Incoming
 from headrace.schemas.codec import DECODERS, header
 from headrace.schemas.record import Record
-from headrace.schemas.topics import parse_name
 
 if TYPE_CHECKING:
     from headrace.infra.settings import Settings
 
 Start = Literal["latest", "earliest"]
-SETTLE_S = 10.0  # how long a broker may take to say which partitions a topic has
+GONE_S = 10.0  # a broker that restarts is back by then
+PROBE_S = 2.0
+NO_BROKER = "headrace up starts one; or set KAFKA_BOOTSTRAP_SERVERS to the one to use"
 
 
 class Subscription:
@@ -37,7 +40,10 @@ class Subscription:
         self.undecodable = 0
         self._address, self._namespace = address, settings.namespace
         self._waiting: list[Record] = []
-        self._consumer = connect(KafkaConsumer, settings, address, enable_auto_commit=False, check_crcs=False)
+        self._heard = self._probed = time.monotonic()
+        self._consumer = connect(
+            KafkaConsumer, settings, address, enable_auto_commit=False, allow_auto_create_topics=False
+        )
         try:
             self._places = [
                 TopicPartition(topic, partition) for topic in topics for partition in sorted(self._partitions(topic))
@@ -59,26 +65,23 @@ class Subscription:
                 record = self._record(place, message)
                 if record is not None:
                     records.append(record)
-        if not records and timeout_s and not self._consumer.bootstrap_connected():
-            raise Unreachable(f"the broker at {self._address} does not answer any more", "headrace status")
+        self._watch_the_broker(bool(records))
         return records
 
     def read_to_end(self) -> Iterator[Record]:
         """Every record up to the ends that the topics have now."""
         ends = self._consumer.end_offsets(self._places) if self._places else {}
-        deadline = time.monotonic() + SETTLE_S
         while any(self._consumer.position(place) < end for place, end in ends.items()):
-            records = self.poll(0.5)
-            yield from records
-            if records:
-                deadline = time.monotonic() + SETTLE_S
-            elif time.monotonic() > deadline:
-                raise Unreachable(f"the broker at {self._address} sends nothing more", "headrace doctor")
+            yield from self.poll(0.5)
 
     def skip_to_end(self) -> None:
         """Leave out what came up to now."""
         self._waiting.clear()
         self._seek("latest", None)
+
+    def has_records_everywhere(self) -> bool:
+        """Whether something was ever written to every partition."""
+        return all(end > 0 for end in self._consumer.end_offsets(self._places).values())
 
     def __iter__(self) -> Iterator[Record]:
         return self
@@ -98,10 +101,22 @@ class Subscription:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _watch_the_broker(self, heard: bool) -> None:
+        """kafka-python tries for ever and says nothing: a broker that is gone looks like a quiet topic."""
+        now = time.monotonic()
+        if heard:
+            self._heard = self._probed = now
+        elif now - self._probed > PROBE_S:
+            self._probed = now
+            if listens(self._address):
+                self._heard = now
+            elif now - self._heard > GONE_S:
+                raise Unreachable(f"the broker at {self._address} does not answer any more", "headrace status")
+
     def _partitions(self, topic: str) -> set[int]:
         found = self._consumer.partitions_for_topic(topic)
         if not found:
-            raise Missing(f"topic {topic} does not exist at {self._address}", "headrace topics --create")
+            raise Missing(f"topic {topic} does not exist at {self._address}", "headrace up, which makes it")
         return set(found)
 
     def _seek(self, start: Start, last: int | None) -> None:
@@ -172,16 +187,20 @@ def connect(kind: Any, settings: Settings, address: str, **more: Any) -> Any:
     """A kafka-python client. Raises Unreachable where no broker answers."""
     from kafka.errors import KafkaError
 
+    if not listens(address):
+        raise Unreachable(f"no broker answers at {address}", NO_BROKER)
     try:
         return kind(
-            bootstrap_servers=address.split(","), bootstrap_timeout_ms=5_000, allow_auto_create_topics=False,
-            **settings.kafka_python_security(), **more,
+            bootstrap_servers=address.split(","), bootstrap_timeout_ms=5_000, **settings.kafka_python_security(), **more
         )
     except (KafkaError, OSError) as error:
-        raise Unreachable(f"no broker answers at {address} ({error})", "headrace up") from error
+        raise Unreachable(f"no broker answers at {address} ({error})", NO_BROKER) from error
 
 
-def topic_events(topic: str, namespace: str) -> Mapping[str, str]:
-    """The name in `TOPICS` and the pipeline of a topic as the broker knows it."""
-    name, pipeline = parse_name(topic, namespace)
-    return {"name": name, "pipeline": pipeline}
+def listens(address: str, limit_s: float = 2.0) -> bool:
+    """Whether something accepts connections at one of the addresses (host:port, separated by commas)."""
+    for server in address.split(","):
+        host, _, port = server.strip().rpartition(":")
+        with contextlib.suppress(OSError, ValueError), socket.create_connection((host.strip("[]"), int(port)), limit_s):
+            return True
+    return False

@@ -141,6 +141,7 @@ def start_service(home: Path, name: str) -> int:
         _redirect(log)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         importlib.import_module(f"headrace.services.{name}.__main__").main()
         code = 0
     except SystemExit as leave:
@@ -161,7 +162,7 @@ def _as_group(home: Path, name: str, members: tuple[str, ...]) -> None:
         import scipy.stats  # noqa: F401  - River imports it sooner or later; here it is shared
         from river import compose, drift, linear_model, metrics, naive_bayes, preprocessing, tree  # noqa: F401
 
-        import headrace.infra.kafka_bus  # noqa: F401
+        import headrace.infra.kafka_bus
         import headrace.infra.service  # noqa: F401
 
         Supervisor(home, members).run()

@@ -8,11 +8,12 @@ go by time act as they would have acted live, and every run gives the same rows.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from headrace.errors import Refused
 from headrace.infra import create_topics
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.bus import BusError
@@ -33,10 +34,6 @@ MINUTE_MS = 60_000
 CHAIN = (
     "validator", "predictor", "joiner", "trainer", "evaluator", "sequencer", "orchestrator", "registry", "recorder",
 )
-
-
-class Refused(RuntimeError):
-    """The system answered a request with a refusal; the message is its reason."""
 
 
 class System:
@@ -89,7 +86,7 @@ class System:
         ))
         for record in answers.read_to_end():
             if isinstance(record.event, RequestRefused) and record.event.request == request:
-                raise Refused(record.event.reason)
+                raise Refused(record.event.reason, record.event.next, record.event.kind)
             if isinstance(record.event, PipelineReleased) and record.event.request == request:
                 return record.event
         raise BusError(f"nobody answered the request to release {pipeline.name}")
@@ -147,5 +144,3 @@ class System:
         for part in self.parts:
             part.close()
 
-
-Progress = Callable[[int], None]

@@ -22,7 +22,7 @@ class Success(Declared):
     at_most: float | None = None
 
     def __init__(self, metric: Metric = "accuracy", **limits: float | None) -> None:
-        super().__init__(metric=metric, **limits)
+        super().__init__(metric=metric, **limits)  # type: ignore[call-arg]
 
     def is_met(self, value: float) -> bool:
         """Whether a score lies within the limits."""

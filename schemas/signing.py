@@ -20,12 +20,12 @@ def sign(key: bytes, event: InBand) -> InBand:
     return _with_signature(event, _signature(key, event))
 
 
-def is_signed(key: bytes, event: Tick | PipelineReleased | PipelineRetired) -> bool:
+def is_signed(key: bytes, event: InBand) -> bool:
     """Whether the event was signed with this key and not changed since."""
     return hmac.compare_digest(_signature(key, event), event.signature)
 
 
-def _signature(key: bytes, event: Tick | PipelineReleased | PipelineRetired) -> str:
+def _signature(key: bytes, event: InBand) -> str:
     message = TYPE_OF[type(event)].encode() + b"\n" + encode(_with_signature(event, ""))
     return hmac.new(key, message, hashlib.sha256).hexdigest()
 

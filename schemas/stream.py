@@ -20,7 +20,7 @@ class StreamEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """A fact of a pipeline's data topics."""
 
 
-class ExampleArrived(StreamEvent):
+class ExampleArrived(StreamEvent, frozen=True):
     """A user published an example; `time` is when it happened. `history`: joined and learned, never served."""
 
     id: str
@@ -31,7 +31,7 @@ class ExampleArrived(StreamEvent):
     history: bool = False
 
 
-class LabelArrived(StreamEvent):
+class LabelArrived(StreamEvent, frozen=True):
     """A user published the answer to the example with the same id (and entity, where the pipeline has one)."""
 
     id: str
@@ -40,7 +40,7 @@ class LabelArrived(StreamEvent):
     entity: str | None = None
 
 
-class Tick(StreamEvent):
+class Tick(StreamEvent, frozen=True):
     """Time passed. Its id is `schedule` and `due`; `signature` authenticates it among users' records.
 
     `pending_from` is the joiner's: the number of the oldest prediction that still waits for its label.
@@ -53,7 +53,7 @@ class Tick(StreamEvent):
     pending_from: int | None = None
 
 
-class Problem(StreamEvent):
+class Problem(StreamEvent, frozen=True):
     """One reason for a rejection: a code, the column it concerns, and a sentence for people."""
 
     code: str
@@ -61,7 +61,7 @@ class Problem(StreamEvent):
     feature: str | None = None
 
 
-class RecordRejected(StreamEvent):
+class RecordRejected(StreamEvent, frozen=True):
     """A record that no service will learn from: its bytes (base64), where they stood, and every reason."""
 
     id: str
@@ -74,7 +74,7 @@ class RecordRejected(StreamEvent):
     release: int = 0
 
 
-class FeaturesComputed(StreamEvent):
+class FeaturesComputed(StreamEvent, frozen=True):
     """An example with the declared windowed features beside its own."""
 
     id: str
@@ -84,7 +84,7 @@ class FeaturesComputed(StreamEvent):
     history: bool = False
 
 
-class ArmPrediction(StreamEvent):
+class ArmPrediction(StreamEvent, frozen=True):
     """What one arm answered: P(true) for bool, {class: p} for classes, a number for regression, or an error.
 
     `learned_to` is the offset of `<p>.labelled-examples` up to which (exclusive) the arm had learned.
@@ -97,7 +97,7 @@ class ArmPrediction(StreamEvent):
     error: str | None = None
 
 
-class Baselines(StreamEvent):
+class Baselines(StreamEvent, frozen=True):
     """What a model must beat, folded per partition from the labels in log order; None before the first label."""
 
     majority: Label | None = None
@@ -105,7 +105,7 @@ class Baselines(StreamEvent):
     last: Label | None = None
 
 
-class PredictionMade(StreamEvent):
+class PredictionMade(StreamEvent, frozen=True):
     """Exactly one for every validated example, whatever the models do.
 
     `served` names the alias whose value was served, None without a champion (`cold`). `origin` is the
@@ -126,12 +126,13 @@ class PredictionMade(StreamEvent):
     cold: bool = False
 
 
-class ExampleLabelled(StreamEvent):
+class ExampleLabelled(StreamEvent, frozen=True):
     """A prediction and its label, joined; the order of these in the log is the order of learning.
 
-    `number` is the running number of the prediction in its partition `partition`; `pending_from` that of the
-    oldest prediction still waiting there; `known_to` the offset after the joiner's last output when the
-    prediction passed: what any model could have learned by then. Times in milliseconds since 1970.
+    `number` is the running number of the prediction in the joiner's input partition `partition`; `pending_from` that
+    of the oldest prediction still waiting there. `known_to` is the sequence of the joiner's last ExampleLabelled when
+    the prediction passed, -1 where there was none: of the rows with this source, exactly those whose sequence is not
+    larger could have been learned by then. Times in milliseconds since 1970.
     """
 
     prediction: PredictionMade
@@ -145,7 +146,7 @@ class ExampleLabelled(StreamEvent):
     inferred: bool = False
 
 
-class LabelCorrected(StreamEvent):
+class LabelCorrected(StreamEvent, frozen=True):
     """A later label that differs from the first: reports use it, running models and evidence do not."""
 
     id: str

@@ -48,7 +48,7 @@ FOLDS: tuple[Fold, ...] = (
     Fold("trainer", "core", "<p>.labelled-examples", ("training-completed",),
          "a run: learns each labelled example once, in order", horizon="its newest snapshot", needs_river=True,
          runs_user_code=True),
-    Fold("trainer", "control", "control-log", ("training-runs",), "decides which runs live",
+    Fold("trainer", "control", "control-log", ("training-runs", "lineage"), "decides which runs live",
          horizon="the runs of every pipeline", needs_river=True),
     Fold("evaluator", "online", "<p>.labelled-examples", ("metrics", "model-validations"),
          "scores every arm behind the labels", horizon="the scores since the version began", needs_river=True),

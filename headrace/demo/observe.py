@@ -97,7 +97,7 @@ def _labelled(seen: Observed, event: ExampleLabelled, record: Record, now_ms: fl
 def _answer(value: Any) -> Any:
     if isinstance(value, float):
         return value >= 0.5
-    return max(value, key=value.get) if isinstance(value, dict) else value
+    return max(value, key=lambda name: value[name]) if isinstance(value, dict) else value
 
 
 def _rejected(seen: Observed, event: RecordRejected, record: Record, now_ms: float) -> None:

@@ -174,7 +174,7 @@ def draw(seen: Observed, path: Path) -> bool:
     axes.plot(range(first, first + len(running)), running, label=f"served model, last {window} rows")
     starts = [number * BUCKET_ROWS for number in range(len(seen.buckets))]
     for what, label in (("majority", "majority"), ("last", "no change")):
-        axes.step(starts, [bucket.accuracy(what) for bucket in seen.buckets], where="post", label=label, alpha=0.7)
+        axes.step(starts, [bucket.accuracy(what) or float("nan") for bucket in seen.buckets], where="post", label=label, alpha=0.7)
     axes.axvline(12_000, color="grey", linestyle=":", label="column mapping breaks in the file")
     axes.set(xlabel="labelled row", ylabel="accuracy", title="Rain on the day, predicted before the label was known", ylim=(0.4, 1))
     axes.legend(loc="lower left")

@@ -20,7 +20,7 @@ from typing import Any
 
 from headrace.demo.observe import Observed
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
-from headrace.schemas.stream import ExampleArrived, LabelArrived
+from headrace.schemas.stream import ExampleArrived, Features, LabelArrived
 from headrace.schemas.topics import full_name
 
 PIPELINE = "rainfall"
@@ -54,7 +54,7 @@ class Progress:
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-def rainfall_rows(limit: int | None = None) -> Iterator[tuple[dict[str, float], bool]]:
+def rainfall_rows(limit: int | None = None) -> Iterator[tuple[Features, bool]]:
     """Features and label of each day, in order. Raises ValueError where the shipped file is not the recorded one."""
     packed = resources.files("headrace.examples").joinpath("rainfall.csv.xz").read_bytes()
     plain = lzma.decompress(packed)

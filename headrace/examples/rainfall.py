@@ -4,7 +4,7 @@ The series is NOAA's, already standardised, so bounds are in standard deviations
 +94: a missing-value code, which would poison an online model; the contract rejects them.
 """
 
-from river import linear_model, optim, preprocessing
+from river import compose, linear_model, optim, preprocessing
 
 from headrace import Contract, Pipeline, Success, feature
 
@@ -22,7 +22,7 @@ class Weather(Contract):
     maximum_temperature: float = feature(ge=-20, le=20, unit="sd")
 
 
-def recipe(seed: int):
+def recipe(seed: int) -> compose.Pipeline:
     """An untrained model; the same seed always gives the same one."""
     return preprocessing.StandardScaler() | linear_model.LogisticRegression(optim.SGD(0.02))
 

@@ -1,0 +1,1 @@
+"""The joiner: brings late labels to their predictions."""

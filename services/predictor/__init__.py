@@ -1,0 +1,1 @@
+"""One prediction for every example, by every arm."""

@@ -117,8 +117,7 @@ class Exporter:
 def write_snapshot(store: Store, folder: Path, now_ms: int) -> SnapshotPublished | None:
     """Write one snapshot and make it `current`; None where `current` has the same offsets. Raises OSError, duckdb.Error."""
     before = read_current(folder)
-    cursor = store.cursor()
-    try:
+    with store.reading() as cursor:
         cursor.execute("BEGIN TRANSACTION READ ONLY")
         offsets = {
             f"{topic}/{partition}": offset
@@ -133,8 +132,6 @@ def write_snapshot(store: Store, folder: Path, now_ms: int) -> SnapshotPublished
         part.mkdir()
         names = [*TABLES, *(table.name for table in list(store.features.values())), *VIEWS]
         tables = [_write_table(cursor, table, part / f"{table}.parquet") for table in names]
-    finally:
-        cursor.close()
     target = folder / name
     event = SnapshotPublished(
         pipeline="", snapshot=name, uri=target.resolve().as_uri(), offsets=offsets,
@@ -178,7 +175,7 @@ def thin(folder: Path, keep: int, keep_days: int) -> None:
 
 
 def _write_table(cursor: duckdb.DuckDBPyConnection, table: str, path: Path) -> tuple[str, int, str]:
-    reader = cursor.execute(f"FROM {quoted(table)}").to_arrow_reader(BATCH_ROWS)
+    reader = cursor.sql(f"FROM {quoted(table)}").to_arrow_reader(BATCH_ROWS)  # a stream; execute() would hold all rows
     rows = 0
     with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
         for batch in reader:

@@ -101,6 +101,15 @@ class LabelledAnything(Labelled, gc=False, kw_only=True):
     prediction: PredictedBeforeAnything
 
 
+class Arrived(msgspec.Struct, gc=False):
+    """What a row needs of a LabelArrived."""
+
+    id: str
+    time: str
+    label: Label
+    entity: str | None = None
+
+
 class Corrected(msgspec.Struct, gc=False):
     """What a row needs of a LabelCorrected."""
 
@@ -150,6 +159,7 @@ def either(fast: Any, slow: Any) -> Decode:
 
 
 decode_labelled = either(LabelledKnown, LabelledAnything)
+decode_label: Decode = msgspec.json.Decoder(Arrived).decode
 decode_corrected: Decode = msgspec.json.Decoder(Corrected).decode
 decode_rejected: Decode = msgspec.json.Decoder(Rejected).decode
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from headrace.infra.bus import Bus, Place
 from headrace.schemas.control import PipelineReleased
@@ -99,6 +100,12 @@ class Recorder:
         return {
             f"{topic}-{partition}": {"offset": s.next_offset, "repeats": s.repeats, "dead_letters": s.dead_letters}
             for (topic, partition), s in self._sources.items()
+        }
+
+    def health(self) -> dict[str, Any]:
+        """Up to where each topic is in the store, and why there is no snapshot."""
+        return {
+            "status": "ok", "snapshot_failure": self._exporter.failure if self._exporter else None, "topics": self.counts(),
         }
 
     def _make(self) -> None:

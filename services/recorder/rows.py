@@ -19,7 +19,13 @@ from headrace.services.recorder import lean
 from headrace.services.recorder.arrow import arrow_columns, arrow_rows, same_value
 from headrace.services.recorder.scores import answers, log_losses, number, text
 from headrace.services.recorder.tables import (
-    LABELLED_EXAMPLES, PREDICTIONS, FeatureColumn, Table, feature_columns, features_table,
+    LABELLED_EXAMPLES,
+    LABELS,
+    PREDICTIONS,
+    FeatureColumn,
+    Table,
+    feature_columns,
+    features_table,
 )
 
 Row = tuple[Any, ...]
@@ -76,6 +82,7 @@ class PipelineRows:
         self.makers: dict[str, tuple[lean.Decode, Callable[[list[Any], Batch, Made], None]]] = {
             "PredictionMade": (lean.prediction_decoder(self.features), self._add_predictions),
             "ExampleLabelled": (lean.decode_labelled, self._add_labelled),
+            "LabelArrived": (lean.decode_label, self._add_labels),
             "LabelCorrected": (lean.decode_corrected, self._add_corrections),
             "RecordRejected": (lean.decode_rejected, self._add_rejects),
         }
@@ -175,6 +182,15 @@ class PipelineRows:
             "pending_from": [e.pending_from for e in events], "known_to": [e.known_to for e in events],
             "log_partition": same_value(batch.partition, n), "log_offset": batch.offsets,
             "origin_partition": [p.origin[0] for p in before], "origin_offset": [p.origin[1] for p in before],
+        }))
+
+    def _add_labels(self, events: list[Any], batch: Batch, made: Made) -> None:
+        labels = [e.label for e in events]
+        made.parts[LABELS.name].append(arrow_columns(LABELS, {
+            "pipeline": same_value(self.pipeline, len(events)), "id": [e.id for e in events],
+            "entity": [e.entity for e in events], "event_time": [e.time for e in events], "known_at": batch.known_ms,
+            "label": [text(label) for label in labels], "label_value": [number(label) for label in labels],
+            "log_partition": same_value(batch.partition, len(events)), "log_offset": batch.offsets,
         }))
 
     def _add_corrections(self, events: list[Any], batch: Batch, made: Made) -> None:

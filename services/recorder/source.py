@@ -17,7 +17,7 @@ from headrace.services.recorder.rows import Batch, Fault, Made, PipelineRows, de
 from headrace.services.recorder.store import Position
 
 MARKER = f"{PREFIX}PipelineReleased{VERSION}".encode()
-NO_ROWS = {f"{PREFIX}{name}{VERSION}".encode() for name in ("Tick", "LabelArrived", "PipelineRetired")}
+NO_ROWS = {f"{PREFIX}{name}{VERSION}".encode() for name in ("Tick", "PipelineRetired")}
 
 
 class Source:

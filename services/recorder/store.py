@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +18,17 @@ from typing import Any
 import duckdb
 
 from headrace.infra.bus import Place
+from headrace.infra.store import StateRefused
 from headrace.schemas.contract import ContractSpec
 from headrace.services.recorder.arrow import arrow_rows
 from headrace.services.recorder.tables import LAYOUT, TABLES, Column, Table, feature_columns, features_table
 from headrace.services.recorder.views import VIEWS, View, examples_view, literal, quoted, training_view
 
+READERS_S = 5.0  # how long a commit without memory waits for interrupted queries to end
 
-class StoreRefused(RuntimeError):
-    """The file cannot be used: another process owns it, or it is no store of this layout. Says what to do."""
+
+class StoreRefused(StateRefused):
+    """The file cannot be used, or a commit failed: another owner, another layout, a full disk. Says what to do."""
 
 
 @dataclass
@@ -55,6 +59,7 @@ class Store:
         self.path = path
         self.features: dict[str, Table] = {}
         self.tables = TABLES | {table.name: table for table in (POSITIONS, META)}
+        self._readers: set[duckdb.DuckDBPyConnection] = set()
         self._con = _connect(path, memory_limit, threads)
         try:
             self._prepare()
@@ -62,9 +67,16 @@ class Store:
             self._con.close()
             raise
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """Another connection to the same database, for one thread."""
-        return self._con.cursor()
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Another connection to the same database, for one thread; interrupted where a commit lacks memory."""
+        cursor = self._con.cursor()
+        self._readers.add(cursor)
+        try:
+            yield cursor
+        finally:
+            self._readers.discard(cursor)
+            cursor.close()
 
     def contracts(self) -> dict[str, list[ContractSpec]]:
         """Every pipeline's contracts, oldest release first."""
@@ -91,12 +103,19 @@ class Store:
 
         `positions` are those that changed.
         """
-        with self._transaction():
-            for name, batch in batches:
-                self._insert(self.tables[name], batch)
-            self._insert(POSITIONS, arrow_rows(POSITIONS, [
-                (*place, p.topic_id, p.next_offset, json.dumps(p.sequences)) for place, p in positions.items()
-            ]))
+        parts = [*batches, (POSITIONS.name, arrow_rows(POSITIONS, [
+            (*place, p.topic_id, p.next_offset, json.dumps(p.sequences)) for place, p in positions.items()
+        ]))]
+        try:
+            try:
+                self._write(parts)
+            except duckdb.OutOfMemoryException:
+                self._interrupt_readers()
+                self._write(parts)
+        except duckdb.Error as error:
+            raise StoreRefused(
+                f"{self.path}: a commit failed ({error}). Nothing of it is stored; the recorder goes on there when it starts again."
+            ) from error
 
     def add_pipeline(self, pipeline: str, contracts: list[ContractSpec]) -> None:
         """Make the pipeline's typed table and views, or add the columns of a new release."""
@@ -160,6 +179,18 @@ class Store:
                     f"COMMENT ON COLUMN {quoted(what.name)}.{quoted(column.name)} IS {literal(column.comment)}"
                 )
 
+    def _write(self, parts: Iterable[tuple[str, Any]]) -> None:
+        with self._transaction():
+            for name, batch in parts:
+                self._insert(self.tables[name], batch)
+
+    def _interrupt_readers(self) -> None:
+        deadline = time.monotonic() + READERS_S
+        while self._readers and time.monotonic() < deadline:
+            for cursor in list(self._readers):
+                cursor.interrupt()
+            time.sleep(0.01)
+
     def _insert(self, table: Table, batch: Any) -> None:
         columns = ", ".join(quoted(column.name) for column in table.columns)
         values = ", ".join(
@@ -192,14 +223,14 @@ def _connect(path: Path | None, memory_limit: str, threads: int) -> duckdb.DuckD
             "threads": threads, "memory_limit": memory_limit, "max_temp_directory_size": "10GB",
             "autoload_known_extensions": False, "autoinstall_known_extensions": False, "allow_community_extensions": False,
         })
+        for setting in (
+            "TimeZone = 'UTC'", "python_enable_replacements = false", "enable_external_access = false",
+            "lock_configuration = true",
+        ):
+            con.execute(f"SET GLOBAL {setting}")
     except duckdb.Error as error:
         raise StoreRefused(
             f"{path} cannot be opened ({error}). Is another recorder running? If the file is damaged, move it aside: "
             "the recorder then makes a new one from the log."
         ) from error
-    for setting in (
-        "GLOBAL TimeZone = 'UTC'", "GLOBAL python_enable_replacements = false", "GLOBAL enable_external_access = false",
-        "GLOBAL lock_configuration = true",
-    ):
-        con.execute(f"SET {setting}")
     return con

@@ -100,6 +100,11 @@ LABELLED_EXAMPLES = Table("labelled_examples", "one row for each label that met 
     *PLACE, *ORIGIN,
 ))
 
+LABELS = Table("labels", "one row for each label that met the contract, whether or not its example is known", (
+    PIPELINE, ID, ENTITY, EVENT_TIME, KNOWN_AT, Column("label", "VARCHAR", "the label as text"),
+    Column("label_value", "DOUBLE", "the label as a number (true is 1); NULL for classes"), *PLACE,
+))
+
 LABEL_CORRECTIONS = Table("label_corrections", "later labels that differ from the first; models do not learn them", (
     PIPELINE, ID, ENTITY, Column("first_label", "VARCHAR", "the label that was learned"),
     Column("corrected_label", "VARCHAR", "the later one"),
@@ -215,7 +220,7 @@ DEAD_LETTERS = Table("dead_letters", "records that no retry can fix, of every se
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        PREDICTIONS, LABELLED_EXAMPLES, LABEL_CORRECTIONS, REJECTS, WINDOWS, FEATURE_WINDOWS, METRICS, REVISIONS,
+        PREDICTIONS, LABELS, LABELLED_EXAMPLES, LABEL_CORRECTIONS, REJECTS, WINDOWS, FEATURE_WINDOWS, METRICS, REVISIONS,
         RELEASES, RUN_EVENTS, VALIDATIONS, ALIAS_HISTORY, EVENTS, LINEAGE, DEAD_LETTERS,
     )
 }

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from headrace.schemas.contract import ContractSpec
 from headrace.services.recorder.tables import (
-    ALIAS_HISTORY, EXAMPLE, PIPELINE, PREDICTIONS, TRAINING, Column, Table, identifier,
+    ALIAS_HISTORY,
+    EXAMPLE,
+    LABELS,
+    PIPELINE,
+    PREDICTIONS,
+    TRAINING,
+    Column,
+    Table,
+    identifier,
 )
 
 
@@ -99,6 +107,12 @@ SCORED_PREDICTIONS = View("scored_predictions", "predictions of every arm with t
     FROM predictions p JOIN labelled_examples l USING (pipeline, origin_partition, origin_offset)
 """, (*PREDICTIONS.columns, Column("correct", "", "whether this arm's class is the label")))
 
+WAITING_LABELS = View("waiting_labels", "labels that met no example: too early, or with an id nobody published", """
+    SELECT * FROM labels l WHERE NOT EXISTS (
+        FROM labelled_examples e WHERE e.pipeline = l.pipeline AND e.id = l.id AND e.entity IS NOT DISTINCT FROM l.entity
+    )
+""", LABELS.columns)
+
 DECISIONS = View("decisions", "what was refused, paused, superseded or barred, and why", """
     SELECT pipeline, known_at, event, body->>'reason' AS reason, coalesce(body->>'request', body->>'run') AS subject,
         body->>'by' AS "by", body->'numbers' AS numbers, log_offset
@@ -120,7 +134,7 @@ PIPELINES = View("pipelines", "every pipeline with its newest release", """
         USING (pipeline)
 """, (PIPELINE, Column("retired_at", "", "when it ended; NULL while it lives")))
 
-VIEWS = (ALIASES, TRAININGS, MODELS, VALIDATION_CHECKS, SCORED_PREDICTIONS, DECISIONS, DRIFT_ALERTS, PIPELINES)
+VIEWS = (ALIASES, TRAININGS, MODELS, VALIDATION_CHECKS, SCORED_PREDICTIONS, WAITING_LABELS, DECISIONS, DRIFT_ALERTS, PIPELINES)
 
 
 def examples_view(features: dict[str, Table]) -> View:

@@ -28,7 +28,7 @@ from headrace.services.scheduler.schedule import Due, due_at, due_ticks
 LOOKS_A_TICK = 4  # how often a leader looks whether a tick is due, at most once a second
 LONGEST_LOOK_S = 1.0
 SESSION_S, HEARTBEAT_S = 6, 1  # a killed leader is replaced after 6 s
-START_S, STOP_S = 60.0, 10.0
+SEND_S, STOP_S = 10.0, 10.0
 
 
 class Ticker:
@@ -42,6 +42,7 @@ class Ticker:
         self._pipelines = Pipelines(wiring.bus, wiring.namespace)
         self._app: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop_asked: asyncio.Event
         self._last: float = 0.0
         self._failure: BaseException | None = None
         self.ticks = 0
@@ -58,8 +59,8 @@ class Ticker:
 
     def close(self) -> None:
         """Leave the group and stop."""
-        if self._loop is not None and self._app is not None and not self._ended.is_set():
-            asyncio.run_coroutine_threadsafe(self._app.stop(), self._loop)
+        if self._loop is not None and not self._ended.is_set():
+            self._loop.call_soon_threadsafe(self._stop_asked.set)
         self._thread.join(STOP_S)
         self._pipelines.close()
 
@@ -76,7 +77,7 @@ class Ticker:
             self._ended.set()
 
     async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._stop_asked = asyncio.get_running_loop(), asyncio.Event()
         self._app = app = faust_app(self._settings)
         look_s = min(self._settings.tick_s / LOOKS_A_TICK, LONGEST_LOOK_S)
 
@@ -93,15 +94,20 @@ class Ticker:
 
         app.timer(interval=look_s)(look)
         await app.start()
-        await app.wait_until_stopped()
+        asked = asyncio.ensure_future(self._stop_asked.wait())
+        crashed = asyncio.ensure_future(app.wait_until_stopped())
+        await asyncio.wait({asked, crashed}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        await app.stop()
         if app.crash_reason is not None:
             raise app.crash_reason
 
     async def _send(self, due: Due) -> None:
         at_s = due.tick.due.timestamp()
+        topic = full_name(due.topic, due.pipeline, self._settings.namespace)
         producer = await self._app.maybe_start_producer()
-        await producer.send_and_wait(
-            full_name(due.topic, due.pipeline, self._settings.namespace),
+        sent = producer.send_and_wait(
+            topic,
             due.pipeline.encode(),
             encode(due.tick),
             due.partition,
@@ -111,6 +117,12 @@ class Ticker:
                 for name, value in headers_of(TYPE_OF[Tick], f"/scheduler/{due.tick.schedule}", int(at_s * 1000))
             ],
         )
+        try:
+            await asyncio.wait_for(sent, SEND_S)
+        except TimeoutError as error:
+            raise BusError(
+                f"no tick could be written to {topic} within {SEND_S:g} s; `headrace topics --check` looks at it"
+            ) from error
         self.ticks += 1
 
 

@@ -1,0 +1,1 @@
+"""Learns online; snapshots of all runs at one offset."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
+from zlib import crc32
 
 import msgspec
 
@@ -42,7 +43,8 @@ class Compiled:
     """What a step needs of a contract.
 
     `quotes` and `label_quotes` count the quotation marks of a canonical example (with every column) and label: more
-    of them mean a key given twice, which the decoder does not tell. `fingerprint` makes bytes of a row.
+    of them mean a key given twice, which the decoder does not tell. An inline label adds `inline_quotes`.
+    `fingerprint` makes bytes of a row, comparable within one `layout` (the high half of 64 bits).
     """
 
     spec: ContractSpec
@@ -53,8 +55,10 @@ class Compiled:
     decode_example: Callable[[bytes], Any]
     decode_label: Callable[[bytes], Any]
     fingerprint: Callable[..., bytes]
+    layout: int
     quotes: int
     label_quotes: int
+    inline_quotes: int
     optional: bool
     texts: tuple[bool, ...]
 
@@ -73,7 +77,14 @@ def compile_contract(spec: ContractSpec) -> Compiled:
     entity: Any = ("entity", Name) if spec.entity else ("entity", None, None)
     example = msgspec.defstruct(
         "Example",
-        [("id", Name), ("time", Time), ("features", features), entity, ("label", None, None), ("history", bool, False)],
+        [
+            ("id", Name),
+            ("time", Time),
+            ("features", features),
+            entity,
+            ("label", label | None, None),
+            ("history", bool, False),
+        ],
         kw_only=True,
         forbid_unknown_fields=True,
         frozen=True,
@@ -90,6 +101,7 @@ def compile_contract(spec: ContractSpec) -> Compiled:
     texts = tuple(f.type == "str" for f in spec.features)
     # Keys and text values come in pairs of marks: id and time are both (8), an entity too (4), features a key (2).
     envelope = 8 + 4 * spec.entity
+    inline = 4 if spec.label.type in ("str", "classes") else 2
     return Compiled(
         spec=spec,
         names=tuple(f.name for f in spec.features),
@@ -99,8 +111,10 @@ def compile_contract(spec: ContractSpec) -> Compiled:
         decode_example=msgspec.json.Decoder(example).decode,
         decode_label=msgspec.json.Decoder(label_event).decode,
         fingerprint=_fingerprint(spec),
+        layout=crc32(encode([(f.name, f.type, f.optional) for f in spec.features])) << 32,
         quotes=envelope + 2 + 2 * len(texts) + 2 * sum(texts),
-        label_quotes=envelope + 2 + 2 * (spec.label.type in ("str", "classes")),
+        label_quotes=envelope + inline,
+        inline_quotes=inline,
         optional=any(f.optional for f in spec.features),
         texts=texts,
     )

@@ -25,7 +25,7 @@ from headrace.services.validator.compiled import EARLIEST, MAX_BYTES, Compiled, 
 from headrace.services.validator.examine import EXAMPLE, LABEL, OURS, Refused, examine
 from headrace.services.validator.reasons import problem
 from headrace.services.validator.seen import SAME, forget, key_of, remember_example, remember_label
-from headrace.services.validator.tidy import Accepted, Arrival, tidy
+from headrace.services.validator.tidy import Accepted, Arrival, accepted, tidy
 from headrace.services.validator.window import Window, count_extras, count_reject, window_event
 
 VALIDATED, REJECTED, RESULTS = "<p>.data-validated", "<p>.data-rejected", "validation-results"
@@ -119,22 +119,30 @@ def _event_type(headers: Any) -> str | None:
 
 
 def _forward_example(state: State, record: Record, c: Compiled, event_type: str | None) -> list[Emit]:
-    """The bytes as they stand, where they are canonical; one decoder has then checked types, bounds and columns."""
+    """The bytes as they stand, where they are canonical: one decoder has then checked columns, types and bounds.
+
+    An inline label is the one thing taken apart here, since many write it.
+    """
     body = record.body
     try:
         example = c.decode_example(body)
     except _UNREADABLE:
         return _look_closer(state, record, c, event_type)
     row = _astuple(example.features)
+    label = example.label
     quotes = c.quotes_of(row) if c.optional else c.quotes
-    if (
-        body.count(b'"') != (quotes + 2 if example.history else quotes)
-        or len(body) > MAX_BYTES
-        or not EARLIEST <= example.time <= state.latest
-    ):
+    if example.history:
+        quotes += 2
+    if label is not None:
+        quotes += c.inline_quotes
+    if body.count(b'"') != quotes or len(body) > MAX_BYTES or not EARLIEST <= example.time <= state.latest:
         return _look_closer(state, record, c, event_type)
+    if label is not None:
+        return _take(
+            state, record, c, accepted(c, example.id, example.time, example.entity, row, label, example.history, [])
+        )
     entity, example_id = example.entity, example.id
-    mark = crc32(c.fingerprint(*row))
+    mark = c.layout | crc32(c.fingerprint(*row))
     first = remember_example(state.examples, key_of(entity, example_id), mark, record.offset)
     if first is not None:
         return _repeated(state, record, example_id, first)
@@ -178,7 +186,7 @@ def _take(state: State, record: Record, c: Compiled, found: Accepted) -> list[Em
     emits: list[Emit] = []
     example, label = found.example, found.label
     if example is not None:
-        mark = crc32(c.fingerprint(*found.row))
+        mark = c.layout | crc32(c.fingerprint(*found.row))
         first = remember_example(state.examples, key_of(example.entity, example.id), mark, record.offset)
         if first is None:
             emits.append(Emit(VALIDATED, example, (example.entity or example.id).encode()))

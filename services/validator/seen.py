@@ -25,12 +25,17 @@ def key_of(entity: str | None, record_id: str) -> str:
 
 
 def remember_example(seen: Seen, key: str, mark: int, offset: int) -> int | None:
-    """None for a new example, SAME for a repeat, the first one's offset where its features were others."""
+    """None for a new example, SAME for a repeat, the first one's offset where its features were others.
+
+    `mark` is the contract's layout and the fingerprint, 32 bits each. Fingerprints of two layouts cannot be compared:
+    an example of an earlier contract that comes again is taken for a repeat.
+    """
     if key not in seen:
-        seen[key] = (offset << 32 | mark).to_bytes(12, "big")
+        seen[key] = (offset << 64 | mark).to_bytes(16, "big")
         return None
     first = int.from_bytes(seen[key], "big")
-    return SAME if first & 0xFFFFFFFF == mark else first >> 32
+    differs = (first ^ mark) & 0xFFFF_FFFF_FFFF_FFFF
+    return first >> 64 if 0 < differs <= 0xFFFF_FFFF else SAME
 
 
 def remember_label(seen: Seen, key: str, value: bytes) -> bool:

@@ -1,6 +1,7 @@
 """Schedulers on genuine Kafka: one leads, each due time is told once, another takes over."""
 
 import contextlib
+import itertools
 
 import pytest
 
@@ -17,6 +18,7 @@ from headrace.schemas.signing import is_signed
 from headrace.schemas.stream import Tick
 from headrace.schemas.topics import full_name
 from headrace.services.scheduler.ticker import Ticker
+from headrace.services.sequencer import core as sequencer
 
 KEY = b"test"
 pytestmark = pytest.mark.kafka
@@ -99,6 +101,12 @@ def minutes(records):
     return [record.event.due for record in records if record.event.schedule == "minute"]
 
 
+def copied(records):
+    """The due times that the sequencer lets into `control-log`."""
+    state = sequencer.State()
+    return [emit.event.due for record in records for emit in sequencer.step(state, record, None)]
+
+
 def test_two_schedulers_tick_once_for_each_due_time_and_one_takes_over(plant, start, kafka_bus, namespace, until):
     ticks = follow(kafka_bus, namespace, "ticks")
     pair = [start("one"), start("two")]
@@ -106,7 +114,7 @@ def test_two_schedulers_tick_once_for_each_due_time_and_one_takes_over(plant, st
     assert sorted(scheduler.leads for scheduler in pair) == [False, True]
     due = minutes(ticks())
     assert len(set(due)) == len(due)
-    assert all(later > earlier for earlier, later in zip(due, due[1:], strict=False))
+    assert all(later > earlier for earlier, later in itertools.pairwise(due))
 
     leader = next(scheduler for scheduler in pair if scheduler.leads)
     other = next(scheduler for scheduler in pair if not scheduler.leads)
@@ -114,7 +122,8 @@ def test_two_schedulers_tick_once_for_each_due_time_and_one_takes_over(plant, st
     last = minutes(ticks())[-1]
     until(lambda: other.leads and minutes(ticks())[-1] > last, limit_s=60, says="a tick of the second scheduler")
     due = minutes(ticks())
-    assert len(set(due)) == len(due)
+    assert len(due) - len(set(due)) <= 1  # the due time of the handover may be told by both, under one id
+    assert copied(ticks()) == sorted(set(due))
 
 
 def test_every_data_partition_gets_signed_ticks_until_its_pipeline_is_retired(
@@ -144,9 +153,10 @@ def test_a_scheduler_whose_topic_is_missing_fails_and_says_why(start, kafka_bus,
         future.result()
     ticker = start("one")
 
-    def failed():
-        with pytest.raises(BusError, match="Faust app ended") if ticker._ended.is_set() else contextlib.nullcontext():
+    def why():
+        try:
             ticker.tick(0.1)
-        return ticker._ended.is_set()
+        except BusError as error:
+            return str(error)
 
-    until(failed, limit_s=120, says="the failure")
+    assert f"no tick could be written to {namespace}ticks" in until(why, limit_s=60, says="the failure")

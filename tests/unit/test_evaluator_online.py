@@ -240,6 +240,8 @@ def test_joiner_partitions_are_covered_apart():
     state, _ = fold([labelled(True, 0.9, number=i, partition=1) for i in range(64)])
     step(state, record(Tick(schedule="minute", due=NOON, pending_from=64), 99, partition=0), None)
     assert (state.coverage.came, state.coverage.matured) == (64, 128)
+    step(state, record(Tick(schedule="minute", due=NOON, pending_from=128), 99, partition=1), None)
+    assert (state.coverage.matured, state.coverage.next_bucket) == (192, {1: 2, 0: 1})
 
 
 def test_labels_are_counted_at_200_and_its_doublings():

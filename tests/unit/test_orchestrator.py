@@ -96,6 +96,11 @@ def test_the_same_release_read_again_asks_for_nothing():
     assert fold(released(), released()) == [FIRST]
 
 
+def test_an_older_release_told_late_changes_nothing():
+    *_, requested = fold(released(2, recipe="r2"), released(1), asked(seed=3))
+    assert (requested.release, requested.trigger) == (2, "person")
+
+
 def test_each_pipeline_gets_its_own_first_model():
     requests = fold(released(), released(pipeline="wind", first_model_at=0))
     assert [(r.pipeline, r.end_at_labels) for r in requests] == [("rain", 200), ("wind", 0)]

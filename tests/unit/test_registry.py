@@ -90,8 +90,8 @@ def test_a_release_is_told_to_pipelines_and_signed_into_every_partition():
 
 
 def test_a_changed_definition_is_the_next_release():
-    emits = fold(ask(), ask("q2", recipe="r2"))
-    assert [e.event.release for e in emits if e.topic == "pipelines"] == [1, 2]
+    emits = fold(ask(), ask("q2", recipe="r2"), ask("q3", recipe="r1"))
+    assert [e.event.release for e in emits if e.topic == "pipelines"] == [1, 2, 3]
 
 
 def test_the_same_definition_changes_nothing_and_says_so():

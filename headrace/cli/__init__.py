@@ -1,0 +1,28 @@
+"""The `headrace` command: one file for each group of commands."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from headrace.cli import models, releases, stack, start, streams, topics
+from headrace.cli.app import app as app
+
+GROUPS = (start, releases, streams, models, stack, topics)
+
+
+@app.callback()
+def headrace(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Keeps machine-learning models trained, validated, watched and served from a stream of events."""
+    if version:
+        print(f"headrace {metadata.version('headrace')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

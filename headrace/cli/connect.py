@@ -1,0 +1,48 @@
+"""What commands reach the system through: settings, the SDK's client, the bus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.infra.bus import Bus
+    from headrace.infra.sdk import Client
+    from headrace.infra.settings import Settings
+
+
+def settings() -> Settings:
+    """The settings of this folder and environment. Raises SettingsError."""
+    from headrace.infra.settings import Settings
+
+    return Settings()
+
+
+@contextmanager
+def client() -> Iterator[Client]:
+    """The SDK's client. Raises Unreachable."""
+    from headrace.infra.sdk import Client
+
+    with Client() as made:
+        yield made
+
+
+@contextmanager
+def bus() -> Iterator[tuple[Bus, Settings]]:
+    """The Kafka bus that services use, and the settings. Raises Unreachable where no broker answers."""
+    from headrace.errors import Unreachable
+    from headrace.infra.kafka_bus import KafkaBus
+    from headrace.infra.sdk import broker_address
+    from headrace.infra.settings import Settings
+    from headrace.infra.subscription import NO_BROKER, listens
+
+    found = Settings()
+    address = broker_address(found)
+    if not listens(address):
+        raise Unreachable(f"no broker answers at {address}", NO_BROKER)
+    made = KafkaBus(address, linger_ms=0, security=found.confluent_security(), client_id="headrace-cli")
+    try:
+        yield made, found
+    finally:
+        made.close()

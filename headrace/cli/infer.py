@@ -1,0 +1,144 @@
+"""A contract from a file: types, bounds with room to both sides, optional where cells are blank, listed values."""
+
+from __future__ import annotations
+
+import keyword
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from headrace.cli.cells import FALSE, TRUE, is_blank, to_number, to_text
+from headrace.cli.files import Source
+from headrace.errors import InvalidInput
+
+LOOK_ROWS = 50_000
+LISTED = 20  # more different texts than this are open text
+CLASSES = 10  # a whole-number label with more different values than this is a number
+OPEN_CLASSES = 100
+ROOM = 0.5  # of the range seen, to both sides: a value beyond is more likely broken than new
+# what a Contract (a pydantic model) or a feature dict cannot have as a name
+TAKEN = {"copy", "json", "dict", "schema", "construct", "validate", "fields", "model_config"}
+
+Kind = Literal["bool", "int", "float", "str"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column as the contract will say it."""
+
+    name: str
+    given: str
+    kind: Kind
+    optional: bool
+    values: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    longest: int = 0
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """The label: its kind, its classes, and what the simplest answer reaches (a share, or a mean absolute error)."""
+
+    given: str
+    kind: Literal["bool", "classes", "str", "float"]
+    values: tuple[str, ...]
+    simplest: float
+
+
+def infer(source: Source, roles: Sequence[str | None], label: str) -> tuple[list[Column], LabelColumn, int]:
+    """The feature columns, the label, and the number of rows looked at. Raises InvalidInput."""
+    cells: dict[str, list[Any]] = {column: [] for column in source.columns}
+    rows = 0
+    for row in source.rows():
+        for column, values in cells.items():
+            values.append(row.get(column))
+        rows += 1
+        if rows == LOOK_ROWS:
+            break
+    found = infer_label(label, cells[label])
+    columns: list[Column] = []
+    for column, values in cells.items():
+        if column == label or column in roles:
+            continue
+        if all(is_blank(cell) for cell in values):
+            continue  # nothing is known of it, and an unknown column is dropped
+        columns.append(infer_column(column, values, {c.name for c in columns}))
+    if not columns:
+        raise InvalidInput(f"{source.path} has no column besides {label!r} to learn from")
+    return columns, found, rows
+
+
+def infer_column(given: str, cells: Sequence[Any], taken: set[str]) -> Column:
+    """A feature column from its cells."""
+    values = [cell for cell in cells if not is_blank(cell)]
+    name, optional = identifier(given, taken), len(values) < len(cells)
+    words = {to_text(value).lower() for value in values}
+    if words <= {"true", "false"} or words <= {"yes", "no"}:
+        return Column(name, given, "bool", optional)
+    numbers = [to_number(value) for value in values]
+    if all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+        finite = [number for number in numbers if math.isfinite(number)]
+        kind: Kind = "int" if all(isinstance(number, int) for number in numbers) else "float"
+        low, high = bounds(min(finite), max(finite)) if finite else (None, None)
+        return Column(name, given, kind, optional, low=low, high=high)
+    texts = [to_text(value) for value in values]
+    different = sorted(set(texts))
+    if len(different) <= LISTED and (len(different) <= len(texts) / 4 or len(different) <= 2):
+        return Column(name, given, "str", optional, values=tuple(different))
+    return Column(name, given, "str", optional, longest=2 * max(len(text) for text in texts))
+
+
+def infer_label(given: str, cells: Sequence[Any]) -> LabelColumn:
+    """The label from its cells: two truth values, a few classes, open classes, or a number. Raises InvalidInput."""
+    values = [cell for cell in cells if not is_blank(cell)]
+    texts = Counter(to_text(value) for value in values)
+    if len(texts) < 2:
+        raise InvalidInput(f"the label {given!r} has {len(texts)} different values; there is nothing to learn")
+    most = texts.most_common(1)[0][1] / len(values)
+    words = {text.lower() for text in texts}
+    if len(words) == 2 and words & TRUE and words & FALSE and words <= TRUE | FALSE:
+        return LabelColumn(given, "bool", (), most)
+    numbers = [to_number(value) for value in values]
+    if all(isinstance(number, int | float) for number in numbers):
+        whole = all(isinstance(number, int) for number in numbers)
+        if not (whole and len(texts) <= CLASSES):
+            mean = math.fsum(numbers) / len(numbers)
+            return LabelColumn(given, "float", (), math.fsum(abs(n - mean) for n in numbers) / len(numbers))
+        return LabelColumn(given, "classes", tuple(sorted(texts, key=int)), most)
+    if len(texts) <= OPEN_CLASSES:
+        return LabelColumn(given, "classes", tuple(sorted(texts)), most)
+    return LabelColumn(given, "str", (), most)
+
+
+def bounds(low: float, high: float) -> tuple[float, float]:
+    """Rounded bounds with room to both sides; what was never below 0, or above it, stays so."""
+    room = ROOM * ((high - low) or abs(high) or 1.0)
+    below, above = _round(low - room, math.floor), _round(high + room, math.ceil)
+    return (max(0.0, below) if low >= 0 else below), (min(0.0, above) if high <= 0 else above)
+
+
+def identifier(given: str, taken: set[str]) -> str:
+    """A Python name for a column: lower-case letters, digits and underscores, different from those taken."""
+    text = unicodedata.normalize("NFKD", given).encode("ascii", "ignore").decode()
+    text = re.sub(r"\(.*?\)|\[.*?\]", " ", text) if re.sub(r"\(.*?\)|\[.*?\]", "", text).strip() else text
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text)
+    name = re.sub(r"[^0-9a-zA-Z]+", "_", name).strip("_").lower() or "column"
+    if name[0].isdigit() or keyword.iskeyword(name) or name in TAKEN or name.startswith("model_"):
+        name = f"x_{name}"
+    wanted, number = name, 2
+    while name in taken:
+        name, number = f"{wanted}_{number}", number + 1
+    return name
+
+
+def _round(value: float, to: Any) -> float:
+    """Two significant digits, away from the values seen."""
+    if value == 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+    return float(f"{to(value / step) * step:.12g}")

@@ -1,0 +1,149 @@
+"""Publishing a file: at a rate, with progress, and on from where it was interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.cli import output
+from headrace.cli.cells import to_feature
+from headrace.cli.files import Source, open_source
+from headrace.cli.rows import Roles, events, missing_columns, resolve_roles
+from headrace.errors import InvalidInput
+from headrace.schemas.contract import ContractSpec
+from headrace.schemas.stream import ExampleArrived, LabelArrived, Scalar
+
+if TYPE_CHECKING:
+    from headrace.infra.sdk import Client
+    from headrace.schemas.control import PipelineReleased
+
+NOTE_EVERY_S = 1.0
+
+
+@dataclass
+class Progress:
+    """How far a file was published: `acknowledged` counts its events, in the order of the file."""
+
+    path: str
+    size: int
+    modified_ns: int
+    label_delay: int
+    roles: dict[str, str | None]
+    acknowledged: int = 0
+
+
+def publish_file(
+    client: Client, released: PipelineReleased, path: Path, given: Roles, rate: float | None, label_delay: int,
+    restart: bool,
+) -> dict[str, Any]:
+    """Publish a file's rows and labels; what was done, as data. Raises InvalidInput, Missing, and as `Client.publish`."""
+    spec = released.definition.contract
+    source = open_source(path)
+    roles = resolve_roles(source, spec, given)
+    lacking = missing_columns(source, spec)
+    if lacking:
+        raise InvalidInput(f"{path} lacks {', '.join(lacking)}, which the contract {spec.name} requires: no row would pass")
+    if roles.label is None and "features" not in source.columns:
+        output.note("No label column: only examples are published. --label COLUMN names one.")
+    place = note_path(client.settings.home, released.pipeline, path)
+    progress = _progress(source, roles, label_delay)
+    before = None if restart else _read(place)
+    if before is not None and asdict(before) | {"acknowledged": 0} == asdict(progress):
+        progress.acknowledged = before.acknowledged
+        output.note(f"Going on after {before.acknowledged:,} records; --restart begins again.")
+    done = _publish(client, released.pipeline, source, roles, spec, rate, progress, place)
+    place.unlink(missing_ok=True)
+    return done
+
+
+def _publish(
+    client: Client, pipeline: str, source: Source, roles: Roles, spec: ContractSpec, rate: float | None,
+    progress: Progress, place: Path,
+) -> dict[str, Any]:
+    skipped = progress.acknowledged
+    stream = itertools.islice(events(source, spec, roles, progress.label_delay), skipped, None)
+    counted = {"rows": 0, "labels": 0}
+    began, noted = time.monotonic(), 0.0
+    with output.progress("rows") as bar:
+        task = bar.add_task(f"publishing to {pipeline}", total=source.count)
+
+        def paced() -> Iterator[ExampleArrived | LabelArrived]:
+            for number, event in stream:
+                is_row = isinstance(event, ExampleArrived)
+                if is_row and rate is not None:
+                    wait_s = began + counted["rows"] / rate - time.monotonic()
+                    if wait_s > 0:
+                        time.sleep(wait_s)
+                counted["rows" if is_row else "labels"] += 1
+                if is_row:
+                    bar.update(task, completed=number)
+                yield event
+
+        def acknowledged(count: int) -> None:
+            nonlocal noted
+            progress.acknowledged = skipped + count
+            if time.monotonic() - noted > NOTE_EVERY_S:
+                noted = time.monotonic()
+                _write(place, progress)
+
+        try:
+            client.publish_many(pipeline, paced(), progress=acknowledged)
+        except BaseException:
+            _write(place, progress)
+            output.note(f"{progress.acknowledged:,} records were acknowledged; the same command goes on from there.")
+            raise
+    seconds = time.monotonic() - began
+    return {
+        "pipeline": pipeline, "file": str(source.path), **counted, "skipped_records": skipped, "seconds": seconds,
+        "rows_per_s": counted["rows"] / max(seconds, 1e-9),
+    }
+
+
+def features_of(spec: ContractSpec, words: list[str]) -> dict[str, Scalar]:
+    """The features that `column=value` words name, by name or alias. Raises InvalidInput naming the nearest column."""
+    columns = {name: f for f in spec.features for name in (f.name, f.alias) if name}
+    features = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise InvalidInput(f"{word!r} is neither a file nor COLUMN=VALUE")
+        if name not in columns:
+            near = difflib.get_close_matches(name, columns, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(f.name for f in spec.features)}"
+            raise InvalidInput(f"the contract {spec.name} has no column {name!r}; {hint}")
+        value = to_feature(text, columns[name])
+        if value is not None:
+            features[columns[name].name] = value
+    return features
+
+
+def note_path(home: Path, pipeline: str, path: Path) -> Path:
+    """Where the progress of a file is noted while it is being published."""
+    mark = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    return home / "publish" / f"{pipeline}-{path.name.split('.')[0][:40]}-{mark}.json"
+
+
+def _progress(source: Source, roles: Roles, label_delay: int) -> Progress:
+    found = source.path.stat()
+    return Progress(str(source.path.resolve()), found.st_size, found.st_mtime_ns, label_delay, asdict(roles))
+
+
+def _read(place: Path) -> Progress | None:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Progress(**json.loads(place.read_text(encoding="utf-8")))
+    return None
+
+
+def _write(place: Path, progress: Progress) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_suffix(".tmp")
+    temporary.write_text(json.dumps(asdict(progress)), encoding="utf-8")
+    temporary.replace(place)

@@ -1,0 +1,112 @@
+"""The files that `init` writes: a commented pipeline, settings, what git ignores, containers."""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib import resources
+from string import Template
+
+from headrace.cli.infer import Column, LabelColumn
+
+BALANCED_FROM = 0.75  # where one class is this common, plain accuracy says little
+WIDTH = 100
+
+
+def template(name: str) -> str:
+    """The text of a template."""
+    return resources.files("headrace.templates").joinpath(name).read_text(encoding="utf-8")
+
+
+def pipeline_file(
+    name: str, file: str, rows: int, columns: list[Column], label: LabelColumn, entity: bool, try_command: str
+) -> str:
+    """The source of `pipelines/NAME.py`."""
+    contract = "".join(part.capitalize() for part in name.split("-")) + "Row"
+    success, simplest = success_of(label)
+    return Template(template("pipeline.py.txt")).substitute(
+        title=f"{label.given} of {name}, learned from a stream.", file=file, rows=f"{rows:,}", try_command=try_command,
+        path=f"pipelines/{name}.py", imports=imports_of(columns, label), contract=contract,
+        features="\n".join(feature_line(column) for column in columns), recipe=recipe_of(columns, label), name=name,
+        label=label_of(label), entity="\n    entity=True," if entity else "", success=success, simplest=simplest,
+    )
+
+
+def feature_line(column: Column) -> str:
+    """One field of the contract."""
+    kind: str = column.kind
+    if column.values:
+        kind = f"Literal[{', '.join(map(quoted, column.values))}]"
+    if column.optional:
+        kind += " | None"
+    arguments = []
+    if column.low is not None and column.high is not None:
+        arguments += [f"ge={column.low:.12g}", f"le={column.high:.12g}"]
+    if column.longest:
+        arguments.append(f"max_length={column.longest}")
+    if column.given != column.name:
+        arguments.append(f"alias={quoted(column.given)}")
+    return f"    {column.name}: {kind}" + (f" = feature({', '.join(arguments)})" if arguments else "")
+
+
+def label_of(label: LabelColumn) -> str:
+    """The label as an annotation."""
+    return f"Literal[{', '.join(map(quoted, label.values))}]" if label.kind == "classes" else label.kind
+
+
+def success_of(label: LabelColumn) -> tuple[str, str]:
+    """The limit that the first model must meet, a little above the simplest answer, and a comment that says so."""
+    if label.kind == "float":
+        limit = _digits(label.simplest * 0.9)
+        return f'Success("mae", at_most={limit:g})', f"; always the mean of the file is off by {label.simplest:.4g}"
+    if label.simplest >= BALANCED_FROM:
+        chance = 1 / max(2, len(label.values))
+        told = f"; {label.simplest:.0%} of the file is one class, so plain accuracy would say little"
+        return f'Success("balanced_accuracy", at_least={math.ceil(chance * 110) / 100:g})', told
+    limit = min(0.99, math.ceil((label.simplest + 0.01) * 100) / 100)
+    return f'Success("accuracy", at_least={limit:g})', f"; always the most common class is right {label.simplest:.1%}"
+
+
+def recipe_of(columns: list[Column], label: LabelColumn) -> str:
+    """The body of the recipe: linear models on scaled numbers, texts one-hot."""
+    texts = any(column.kind == "str" for column in columns)
+    numbers = any(column.kind != "str" for column in columns)
+    prepare = "preprocessing.StandardScaler()"
+    lines = []
+    if texts and numbers:
+        lines = [
+            "    numbers = compose.SelectType(int, float) | preprocessing.StandardScaler()",
+            "    texts = compose.SelectType(str) | preprocessing.OneHotEncoder()",
+        ]
+        prepare = "(numbers + texts)"
+    elif texts:
+        prepare = "preprocessing.OneHotEncoder()"
+    model = {
+        "bool": "linear_model.LogisticRegression()",
+        "classes": "linear_model.SoftmaxRegression()",
+        "str": "linear_model.SoftmaxRegression()",
+        "float": "preprocessing.TargetStandardScaler(linear_model.LinearRegression())",
+    }[label.kind]
+    return "\n".join([*lines, f"    return {prepare} | {model}"])
+
+
+def imports_of(columns: list[Column], label: LabelColumn) -> str:
+    """The imports that the file needs, sorted."""
+    body = recipe_of(columns, label)
+    fields = "\n".join(feature_line(column) for column in columns)
+    river = ", ".join(module for module in ("compose", "linear_model", "preprocessing") if f"{module}." in body)
+    names = ", ".join(["Contract", "Pipeline", "Success", *(["feature"] if "feature(" in fields else [])])
+    lines = [f"from river import {river}", "", f"from headrace import {names}"]
+    if "Literal[" in fields or label.kind == "classes":
+        lines = ["from typing import Literal", "", *lines]
+    return "\n".join(lines)
+
+
+def quoted(text: str) -> str:
+    """A text as Python source, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _digits(value: float) -> float:
+    """Three significant digits."""
+    return float(f"{value:.3g}")

@@ -1,0 +1,147 @@
+"""`init`, `try`, `demo`: the first ten minutes."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace.cli import output
+from headrace.cli.app import START, Json, command
+from headrace.cli.files import open_source
+from headrace.cli.rows import Roles
+from headrace.errors import InvalidInput, Refused
+
+IdColumn = Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="The column that names a row.")]
+TimeColumn = Annotated[str | None, typer.Option("--time", metavar="COLUMN", help="The column with the event time.")]
+EntityColumn = Annotated[
+    str | None, typer.Option("--entity", metavar="COLUMN", help="The column that says whose row it is.")
+]
+
+
+@command(START, "headrace init rainfall --csv days.csv --label rain --time day")
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name for the pipeline: a-z, 0-9 and -.")],
+    csv: Annotated[Path, typer.Option("--csv", metavar="FILE", help="Rows to learn the contract from.")],
+    label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="The column to predict.")],
+    id: IdColumn = None,
+    time: TimeColumn = None,
+    entity: EntityColumn = None,
+) -> None:
+    """Write a pipeline for the rows of a file: contract, recipe, limits, settings. Nothing is overwritten.
+
+    Types, bounds, optional columns and listed values are inferred from the file (CSV, JSON lines or Parquet).
+    """
+    from headrace.cli.infer import infer
+    from headrace.cli.scaffold import pipeline_file, template
+    from headrace.infra.settings import make_key
+    from headrace.schemas.topics import PIPELINE_NAME
+
+    if not PIPELINE_NAME.fullmatch(name):
+        raise InvalidInput(f"{name!r} is no name for a pipeline: a-z, 0-9 and -, at most 41, a letter first")
+    path = Path("pipelines") / f"{name}.py"
+    if path.exists():
+        raise Refused(f"{path} exists already; nothing was written", f"edit it, or headrace try {path} {csv}")
+    source = open_source(csv)
+    roles = Roles(id=id, time=time, entity=entity, label=label)
+    for option, column in vars(roles).items():
+        if column is not None and column not in source.columns:
+            raise InvalidInput(f"{csv} has no column {column!r} (--{option}); it has {', '.join(source.columns)}")
+    columns, found, rows = infer(source, [id, time, entity], label)
+    options = [
+        part for option, column in vars(roles).items()
+        if column is not None and column != option and not (option == "label" and not (id or time or entity))
+        for part in (f"--{option}", column)
+    ]
+    file = shlex.join([str(csv), *options])
+    text = pipeline_file(name, csv.name, rows, columns, found, entity is not None, f"headrace try {path} {file}")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    written = [str(path), *(_write_new(Path(to), template(f"{of}.txt")) for to, of in SETTINGS)]
+    make_key(Path())
+    output.say(f"Wrote {', '.join(name for name in written if name)}: {len(columns)} columns, the label is {found.kind}.")
+    if Path(".gitignore").exists() and ".env" not in Path(".gitignore").read_text(encoding="utf-8").split():
+        output.note("Add .env and .headrace/ to .gitignore: .env holds the key that signs your models.")
+    output.say("Next:")
+    for line in (f"try {path} {file}", "up", f"release {path} && headrace publish {name} {file}"):
+        output.say(f"  headrace {line}")
+
+
+SETTINGS = ((".env", "env"), (".gitignore", "gitignore"), ("docker-compose.yml", "compose"))
+
+
+def _write_new(path: Path, text: str) -> str:
+    """Write a file unless it exists; its name if it was written."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            if path.name == ".env":
+                path.chmod(0o600)
+            file.write(text)
+    except FileExistsError:
+        return ""
+    return str(path)
+
+
+@command(START, "headrace try pipelines/rainfall.py days.csv --rows 5000", name="try")
+def try_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline file.")],
+    rows_file: Annotated[Path, typer.Argument(metavar="ROWS", help="CSV, JSON lines or Parquet.")],
+    label: Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="The column to predict.")] = None,
+    id: IdColumn = None,
+    time: TimeColumn = None,
+    entity: EntityColumn = None,
+    label_delay: Annotated[int, typer.Option(min=0, metavar="ROWS", help="Labels come so many rows later.")] = 0,
+    rows: Annotated[int | None, typer.Option(min=1, help="Use only the first rows.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the whole system on a file in one process, without Kafka: scores, gates, rejects. Every run is the same.
+
+    The event time of each row is the clock, so what goes by time (labels that expire, windows) happens as it would live.
+    """
+    from headrace.cli.trial import run_trial, show_trial
+
+    given = Roles(id=id, time=time, entity=entity, label=label)
+    report = run_trial(file, open_source(rows_file), given, label_delay, rows)
+    if as_json:
+        output.print_json(report)
+    else:
+        show_trial(report)
+
+
+@command(START, "headrace demo --rate max")
+def demo(
+    rate: Annotated[str, typer.Option(metavar="N|max", help="Rows a second.")] = "400",
+    rows: Annotated[int, typer.Option(min=100, max=18_159, help="How many of the 18,159 days.")] = 18_159,
+    label_delay: Annotated[int, typer.Option(min=0, metavar="ROWS", help="Labels come so many rows later.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the services running.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Stream 18,159 days of weather through the whole system and show what happens.
+
+    It uses Apache Kafka: the one of KAFKA_BOOTSTRAP_SERVERS, else one in Docker, else one started from Kafka's own jars.
+    """
+    from headrace.demo import Choices, run
+
+    chosen = Choices(
+        rate=parse_rate(rate), rows=rows, refresh_s=0.1, label_delay_rows=label_delay, keep=keep, json=as_json
+    )
+    report = run(chosen, output.err() if as_json else output.out())
+    if as_json:
+        output.print_json(report)
+
+
+def parse_rate(text: str) -> float | None:
+    """Rows a second; None for max. Raises InvalidInput."""
+    if text == "max":
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise InvalidInput(f'--rate is a number of rows a second, or "max"; not {text!r}')
+    return rate
+
+

@@ -1,0 +1,162 @@
+"""`publish`, `predict`, `watch`: what goes in and what comes out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli import connect, output
+from headrace.cli.app import DATA, Json, Name, command
+from headrace.errors import InvalidInput, NotReleased
+
+if TYPE_CHECKING:
+    from headrace.infra.sdk import Client
+    from headrace.schemas.control import PipelineReleased
+
+Values = Annotated[list[str], typer.Argument(metavar="COLUMN=VALUE…", help="The columns, by name or alias.")]
+
+
+@command(DATA, "headrace publish rainfall days.csv --label rain --id day --rate 400")
+def publish(
+    name: Name,
+    what: Annotated[list[str] | None, typer.Argument(metavar="FILE | COLUMN=VALUE…", help="A file, or one row.")] = None,
+    label: Annotated[str | None, typer.Option(help="With a file: the label's column. With one row: the label.")] = None,
+    id: Annotated[str | None, typer.Option(help="With a file: the id's column. With one row: its id.")] = None,
+    time: Annotated[str | None, typer.Option(help="With a file: the time's column. With one row: its time.")] = None,
+    entity: Annotated[str | None, typer.Option(help="With a file: the entity's column. With one row: its entity.")] = None,
+    rate: Annotated[str, typer.Option(metavar="N|max", help="Rows a second.")] = "max",
+    label_delay: Annotated[int, typer.Option(min=0, metavar="ROWS", help="Labels go so many rows later.")] = 0,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin a file again instead of going on.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Publish the rows of a file (CSV, JSON lines, Parquet), one row, or the label of a row published before.
+
+    Rows without an id column get ids that follow from the file, so publishing it again is counted as repeats. A file
+    that was interrupted goes on where it stopped. With only --id and --label, the label of that row is published.
+    """
+    from headrace.cli.publishing import publish_file
+    from headrace.cli.rows import Roles
+    from headrace.cli.start import parse_rate
+
+    words = what or []
+    with connect.client() as client:
+        released = _released(client, name)
+        if len(words) == 1 and ("=" not in words[0] or Path(words[0]).is_file()):
+            roles = Roles(id=id, time=time, entity=entity, label=label)
+            done = publish_file(client, released, Path(words[0]), roles, parse_rate(rate), label_delay, restart)
+            if as_json:
+                output.print_json(done)
+            else:
+                output.say(
+                    f"Published {done['rows']:,} rows and {done['labels']:,} labels to {name} in {done['seconds']:.1f} s "
+                    f"({done['rows_per_s']:,.0f} rows/s). Next: headrace watch {name}"
+                )
+            return
+        published = publish_one(client, released, words, label, id, time, entity)
+    if as_json:
+        output.print_json(published)
+    else:
+        output.say(f"Published {published['what']} {published['id']} to {name}.")
+
+
+@command(DATA, "headrace predict rainfall temperature=3.5 'pressure (hPa)=1002.1'")
+def predict(
+    name: Name,
+    values: Values,
+    id: Annotated[str | None, typer.Option(help="The row's id; made up without it.")] = None,
+    entity: Annotated[str | None, typer.Option(help="Whose row it is.")] = None,
+    timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait.")] = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Publish one row and print its prediction. It stands in the log like any other: a label for it may follow.
+
+    Exit status 3: the validator rejected the row, with the reasons.
+    """
+    from headrace.cli.publishing import features_of
+
+    with connect.client() as client:
+        released = _released(client, name)
+        features = features_of(released.definition.contract, values)
+        made = client.predict(name, features, id=id, entity=entity, timeout_s=timeout_s)
+    served = made.predictions.get(made.served) if made.served else None
+    if as_json:
+        output.print_json(made)
+    elif served is None:
+        output.say(f"{made.id}: no model serves {name} yet. headrace status {name} says how far it is.")
+    elif served.error is not None:
+        output.say(f"{made.id}: version {served.version} could not answer: {served.error}")
+    else:
+        output.say(f"{made.id}: {told_value(served.value)}  (version {served.version}, {served.learned_to:,} labels learned)")
+
+
+@command(DATA, "headrace watch rainfall --rejected")
+def watch(
+    name: Name,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Only what was rejected, and why.")] = False,
+    topic: Annotated[str | None, typer.Option(help="One topic instead, such as labelled-examples or metrics.")] = None,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest that is kept.")] = False,
+    count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="Stop after so many lines.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print what happens to a pipeline as it happens: predictions, labels joined, rejects, verdicts, models.
+
+    With --json each line is one event with its topic, place and known time. Ctrl-C ends it.
+    """
+    from headrace.cli.watching import watch_lines
+
+    with connect.client() as client:
+        _released(client, name)
+        lines = watch_lines(client, name, rejected=rejected, topic=topic, from_start=from_start)
+        for number, (text, record) in enumerate(lines, 1):
+            if as_json:
+                output.print_json_line(record)
+            else:
+                output.say(text)
+            if number == count:
+                break
+
+
+def publish_one(
+    client: Client, released: PipelineReleased, words: list[str], label: str | None, id: str | None, time: str | None,
+    entity: str | None,
+) -> dict[str, Any]:
+    """Publish one row given as `column=value`, or a label alone. Raises InvalidInput."""
+    from headrace.cli.cells import to_label, to_time
+    from headrace.cli.publishing import features_of
+
+    name, spec = released.pipeline, released.definition.contract
+    moment: datetime | None = to_time(time, "--time") if time is not None else None
+    answer = to_label(label, spec) if label is not None else None
+    if words:
+        features = features_of(spec, words)
+        return {
+            "what": "row",
+            "id": client.publish(name, features, id=id, time=moment, entity=entity, label=answer),
+            "features": features,
+        }
+    if id is None or answer is None:
+        raise InvalidInput(
+            "name a file, or COLUMN=VALUE of one row, or --id and --label of a row published before",
+            "headrace publish --help",
+        )
+    client.publish_label(name, id=id, label=answer, entity=entity, time=moment)
+    return {"what": "the label of", "id": id, "label": answer}
+
+
+def told_value(value: Any) -> str:
+    """A prediction in a few words."""
+    if isinstance(value, dict):
+        best = sorted(value.items(), key=lambda item: -item[1])[:3]
+        return ", ".join(f"{name} {share:.3f}" for name, share in best)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _released(client: Client, name: str) -> PipelineReleased:
+    released = client.pipelines()
+    if name not in released:
+        others = f"; released are {', '.join(sorted(released))}" if released else ""
+        raise NotReleased(f"no pipeline {name!r} is released{others}", f"headrace release pipelines/{name}.py")
+    return released[name]

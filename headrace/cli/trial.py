@@ -1,0 +1,151 @@
+"""`try`: the whole system in one process on the rows of a file, and what came of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.cli import output
+from headrace.cli.files import Source
+from headrace.cli.rows import Roles, events, resolve_roles
+from headrace.schemas.control import MetricsUpdated, ModelUpdated, ModelValidated, TrainingCompleted
+from headrace.schemas.stream import ExampleArrived, RecordRejected
+
+if TYPE_CHECKING:
+    from headrace.infra.system import System
+
+FIRST_ROW = datetime(2000, 1, 1, tzinfo=UTC)
+SECONDS_A_ROW = 1  # of a file without a time column
+REASONS_SHOWN = 10
+
+
+def run_trial(file: Path, source: Source, given: Roles, label_delay: int, limit: int | None) -> dict[str, Any]:
+    """The report as data. Raises what the file, the rows or the release are refused for."""
+    from headrace.infra import pipeline_files
+    from headrace.infra.system import CHAIN, System
+
+    pipeline = pipeline_files.load_file(file)
+    roles = resolve_roles(source, pipeline.spec, given)
+    stream = events(source, pipeline.spec, roles, label_delay, lambda n: FIRST_ROW + timedelta(seconds=n * SECONDS_A_ROW))
+    with tempfile.TemporaryDirectory(prefix="headrace-try-") as folder, output.progress() as bar:
+        first = next(stream)
+        start_ms = int(first[1].time.timestamp() * 1000) - 1000
+        services = tuple(service for service in CHAIN if service != "recorder")  # it only copies what the others say
+        system = System(Path(folder), services=services, start_ms=start_ms, namespace="")
+        try:
+            code = file.read_bytes()
+            _, uri = system.artifacts.put_source(code)
+            system.release(pipeline, pipeline_files.definition(pipeline, code, uri))
+            task = bar.add_task(f"trying {pipeline.name}", total=min(source.count, limit or source.count))
+            counts: Counter[str] = Counter()
+            for number, event in (first, *()):
+                _publish(system, pipeline.name, event, counts)
+            for number, event in stream:
+                if limit is not None and number > limit:
+                    if isinstance(event, ExampleArrived):
+                        break
+                    continue
+                _publish(system, pipeline.name, event, counts)
+                bar.update(task, completed=number)
+            labels = pipeline.policies().labels
+            system.advance(system.now_ms + int((labels.ttl_s + labels.grace_s) * 1000) + 60_000)
+            return {"pipeline": pipeline.name, "file": str(source.path), **_report(system, pipeline, counts)}
+        finally:
+            system.close()
+
+
+def _publish(system: System, pipeline: str, event: Any, counts: Counter[str]) -> None:
+    counts["examples" if isinstance(event, ExampleArrived) else "labels"] += 1
+    system.publish(pipeline, event)
+
+
+def _report(system: System, pipeline: Any, counts: Counter[str]) -> dict[str, Any]:
+    name = pipeline.name
+
+    def read(topic: str, kind: type) -> list[Any]:
+        return [record.event for record in system.records(topic, name) if isinstance(record.event, kind)]
+
+    predictions = [r.event for r in system.records("<p>.predictions", name) if hasattr(r.event, "served")]
+    labelled = [r.event for r in system.records("<p>.labelled-examples", name) if hasattr(r.event, "prediction")]
+    rejects = read("<p>.data-rejected", RecordRejected)
+    updates = read("model-updates", ModelUpdated)
+    metrics = [m for m in read("metrics", MetricsUpdated) if m.alias == "champion"]
+    cumulative = [m for m in metrics if m.scope == "cumulative"]
+    return {
+        "rows": counts["examples"],
+        "labels": counts["labels"],
+        "predicted": len(predictions),
+        "served": sum(p.served is not None for p in predictions),
+        "joined": len(labelled),
+        "rejected": _reasons(rejects),
+        "gates": [v.model_dump(mode="json") for v in read("model-validations", ModelValidated)],
+        "trainings": [t.model_dump(mode="json") for t in read("training-completed", TrainingCompleted)],
+        "versions": [
+            {"version": u.version, "alias": u.alias, "from_label": u.snapshot_offset, "reason": u.reason} for u in updates
+        ],
+        "needs_labels": pipeline.policies().triggers.first_model_at,
+        "scores": {"n": cumulative[-1].n, **cumulative[-1].metrics} if cumulative else None,
+        "development": [{"n": m.n, **m.metrics} for m in metrics if m.scope == "windowed"],
+    }
+
+
+def _reasons(rejects: list[RecordRejected]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for reject in rejects:
+        for problem in reject.problems:
+            row = found.setdefault(problem.code, {"code": problem.code, "records": 0, "first": problem.message, "id": reject.id})
+            row["records"] += 1
+    return sorted(found.values(), key=lambda row: -row["records"])
+
+
+def show_trial(report: dict[str, Any]) -> None:
+    """Print the report."""
+    console = output.out()
+    console.print(
+        f"{report['rows']:,} rows and {report['labels']:,} labels published, {report['predicted']:,} predicted, "
+        f"{report['joined']:,} joined with their labels, {report['served']:,} answered by a model that serves."
+    )
+    if report["rejected"]:
+        console.print("\nRejected", style="bold")
+        rows = [(r["records"], r["code"], f"{r['id']}: {r['first']}") for r in report["rejected"][:REASONS_SHOWN]]
+        console.print(output.table(("records", "reason", "the first one"), rows, right=("records",)))
+    console.print("\nGates", style="bold")
+    rows = [
+        (g["stage"], g["verdict"], g["n_labels"], "; ".join(map(told_check, g["checks"]))) for g in report["gates"]
+    ]
+    if rows:
+        console.print(output.table(("stage", "verdict", "labels", "checks"), rows, right=("labels",)))
+    else:
+        console.print(f"none: {report['joined']:,} labelled rows, the first model is judged at {report['needs_labels']:,}")
+    console.print("\nModel", style="bold")
+    for version in report["versions"]:
+        console.print(f"version {version['version']} is {version['alias']}: {version['reason']}")
+    if not report["versions"]:
+        console.print("no model serves: no gate was passed")
+    if report["scores"]:
+        console.print("\nScores of what was served, and of the simplest answers", style="bold")
+        names = [name for name in report["scores"] if name != "n"]
+        shown = [*report["development"], {"n": f"all {report['scores']['n']:,}", **report["scores"], }]
+        shown[-1]["n"] = f"all {report['scores']['n']:,}"
+        console.print(output.table(
+            ("rows", *names), [(row["n"], *(_number(row.get(name)) for name in names)) for row in shown[-12:]],
+            right=("rows", *names),
+        ))
+
+
+def told_check(check: dict[str, Any]) -> str:
+    """One check of a gate in a few words."""
+    numbers = ""
+    if check.get("value") is not None:
+        numbers = f" {check['value']:.4g}"
+        if check.get("limit") is not None:
+            numbers += f" (limit {check['limit']:.4g})"
+    verdict = "" if check["verdict"] == "pass" else f" {check['verdict'].upper()}"
+    return f"{check['name']}{numbers}{verdict}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

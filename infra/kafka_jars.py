@@ -1,0 +1,124 @@
+"""Apache Kafka from its own jars: fetched once per user through Maven, formatted, started."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+VERSION = "4.2.0"
+POM = Path(__file__).parent / "kafka" / "pom.xml"
+LOG4J = Path(__file__).parent / "kafka" / "log4j2.yaml"
+FETCH_S, FORMAT_S = 600.0, 60.0
+# without the optimising compiler a short-lived broker uses half the processor time (300,000 records: 0.6 s, not 1.2)
+JVM = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+# one node, loopback, no surprises: topics are never made by asking for them, groups do not wait for company
+NODE = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "auto.create.topics.enable": "false",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "8",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+}
+Say = Callable[[str], None]
+
+
+class NoBroker(RuntimeError):
+    """There is no broker and none could be started; the message says what to do."""
+
+
+def fetch(say: Say) -> Path:
+    """The folder with Kafka's jars, through Maven where they are not there yet. Raises NoBroker."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / f"kafka-{VERSION}"
+    if cache.is_dir():
+        return cache
+    if not shutil.which("mvn"):
+        raise NoBroker("Maven (mvn) is not installed; it fetches Apache Kafka's jars")
+    say(f"Fetching Apache Kafka {VERSION} through Maven into {cache} (once; 90 MB)")
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache.parent) as temporary:
+        command = ["mvn", "-B", "-q", "-Dstyle.color=never", "-f", str(POM), "dependency:copy-dependencies"]
+        try:
+            done = _run([*command, f"-DoutputDirectory={temporary}/jars"], FETCH_S)
+        except subprocess.TimeoutExpired as error:
+            raise NoBroker(f"Maven could not fetch Apache Kafka {VERSION}; is the network up?") from error
+        if done.returncode != 0:
+            raise NoBroker(f"Maven could not fetch Apache Kafka {VERSION}: {_last_words(done.stdout + done.stderr)}")
+        with contextlib.suppress(OSError):  # another process was quicker, and its folder is as good
+            os.rename(f"{temporary}/jars", cache)
+    return cache
+
+
+def launch(
+    jars: Path, folder: Path, port: int, controller_port: int, more: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a broker with its data, settings and log in `folder`, in a session of its own; it does not answer yet.
+
+    `more` are broker settings by Kafka's own names. Raises NoBroker where the data folder cannot be formatted.
+    """
+    properties = folder / "server.properties"
+    properties.write_text(_properties(folder / "data", port, controller_port, more))
+    java = ["java", *JVM, f"-Dlog4j2.configurationFile={LOG4J}", "-cp", f"{jars}/*"]
+    if not (folder / "data" / "meta.properties").exists():
+        tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", str(properties)]
+        done = _run([*java, *tool], FORMAT_S)
+        if done.returncode != 0:
+            raise NoBroker(explain(done.stdout + done.stderr))
+    with (folder / "kafka.log").open("wb") as log:
+        return subprocess.Popen(
+            [*java, "kafka.Kafka", str(properties)],
+            stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+        )
+
+
+def explain(output: str) -> str:
+    """What a broker's or Java's last words mean, in one sentence where they are known."""
+    if "UnsupportedClassVersionError" in output:
+        return f"Apache Kafka {VERSION} needs Java 17 or newer; `java -version` shows which one is found first"
+    if "BindException" in output or "Address already in use" in output:
+        return "its port was taken by another program while it started; try again"
+    if "No space left on device" in output:
+        return "the disk is full"
+    return f"Apache Kafka did not start; its last words: {_last_words(output)}"
+
+
+def _properties(data: Path, port: int, controller_port: int, more: Mapping[str, str]) -> str:
+    settings = NODE | {
+        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller_port}",
+        "log.dirs": str(data),
+        "num.network.threads": "2",
+        "num.io.threads": "4",
+        "log.cleaner.dedupe.buffer.size": str(16 << 20),
+    } | dict(more)
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def _run(command: list[str], limit_s: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=limit_s, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+def _cluster_id() -> str:
+    """A UUID as Kafka writes it; one that begins with a dash would look like an option."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
+
+
+def _last_words(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.lstrip().startswith("at ")]
+    return " | ".join(lines[-6:])[-600:]

@@ -1,0 +1,84 @@
+"""What users give, as events: plain values, an id, a time with a zone."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from headrace.errors import InvalidInput
+from headrace.schemas.stream import ExampleArrived, Label, LabelArrived
+
+ROW_KEYS = ("features", "id", "time", "entity", "label", "history")
+
+
+def example(
+    features: Mapping[str, Any], *, id: str | None = None, time: datetime | str | None = None,
+    entity: str | None = None, label: Label | None = None, history: bool = False,
+) -> ExampleArrived:
+    """An example; `id` is made here where none is given, `time` is now. None and NaN among features are left out."""
+    if not isinstance(features, Mapping):
+        raise InvalidInput(f"features are a mapping of columns to values, not {features!r}")
+    values = {str(name): plain(value) for name, value in features.items() if not is_absent(value)}
+    return ExampleArrived(
+        id=uuid.uuid4().hex if id is None else id, time=zoned(time), features=values, entity=entity,
+        label=None if label is None else plain(label), history=history,
+    )
+
+
+def label_for(
+    id: str, label: Label, *, entity: str | None = None, time: datetime | str | None = None
+) -> LabelArrived:
+    """The answer to an example."""
+    return LabelArrived(id=id, time=zoned(time), label=plain(label), entity=entity)
+
+
+def from_row(row: Mapping[str, Any]) -> ExampleArrived | LabelArrived:
+    """A mapping with what `Client.publish` takes; without `features` it is a label."""
+    unknown = [key for key in row if key not in ROW_KEYS]
+    if unknown:
+        raise InvalidInput(f"a row has {', '.join(ROW_KEYS)}; not {', '.join(map(repr, unknown))}")
+    if "features" in row:
+        return example(**row)
+    if row.get("id") is None or row.get("label") is None:
+        raise InvalidInput(f"a row without features is a label, with id and label; not {dict(row)!r}")
+    return label_for(row["id"], row["label"], entity=row.get("entity"), time=row.get("time"))
+
+
+def zoned(time: datetime | str | None) -> datetime:
+    """An event time; now where none is given. Raises InvalidInput for one without a zone."""
+    if time is None:
+        return datetime.now(UTC)
+    if isinstance(time, str):
+        try:
+            time = datetime.fromisoformat(time)
+        except ValueError as error:
+            raise InvalidInput(f"time is RFC 3339 such as 2026-01-31T12:00:00Z, not {time!r}") from error
+    if time.tzinfo is None:
+        raise InvalidInput(f"time needs a zone: {time.isoformat()}Z or {time.isoformat()}+01:00 (tzinfo=UTC in Python)")
+    return time
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a value stands for nothing: None or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def plain(value: Any) -> Any:
+    """A number, text or truth value as Python has it; NumPy's and pandas' scalars become theirs."""
+    if isinstance(value, str | bool | int | float):
+        return value if type(value) in (str, bool, int, float) else _base(value)
+    item = getattr(value, "item", None)
+    if callable(item):
+        return plain(item())
+    raise InvalidInput(f"a value is a number, a text, true or false; not {type(value).__name__} ({value!r})")
+
+
+def _base(value: str | bool | int | float) -> Any:
+    """The builtin twin of a subclass's instance, such as numpy.float64 or an Enum of texts."""
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return value

@@ -1,0 +1,156 @@
+"""Answers every validated example with every arm, before its label is known.
+
+Exactly one PredictionMade for each example, to the same partition, whatever the models do. What may differ when it
+is made again (a newer model) leaves nothing in the state, so the first prediction in the log is the one that counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.schemas.control import PipelineReleased
+from headrace.schemas.record import Emit, Record, first_place
+from headrace.schemas.stream import (
+    ArmPrediction,
+    Baselines,
+    ExampleArrived,
+    Features,
+    FeaturesComputed,
+    Label,
+    LabelArrived,
+    PredictionMade,
+)
+from headrace.verbs import project
+
+CLASSES_AT_MOST = 1_000  # open classes are bounded; later ones can no longer become the majority
+
+SERVES = "champion"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A loaded model: the run and revision it is, its signature, and how it answers.
+
+    `releases` are those whose examples have exactly the arm's columns, so that they need no projection.
+    """
+
+    version: int | None
+    run: str
+    learned_to: int
+    columns: Mapping[str, bool]
+    releases: frozenset[int]
+    answer: Callable[[Features], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The arms by alias, and the epoch of the aliases. Replaced as a whole, between two records."""
+
+    arms: Mapping[str, Arm] = field(default_factory=dict)
+    epoch: int = 0
+
+
+def example_world() -> World:
+    """A world of two arms, of which one always fails."""
+
+    def mean(features: Features) -> float:
+        numbers = [float(value) for value in features.values() if not isinstance(value, str)]
+        return 1 / (1 + abs(sum(numbers)))
+
+    def fail(features: Features) -> float:
+        raise ValueError("a broken model")
+
+    champion = Arm(1, "r1", 7, {}, frozenset({0, 1}), mean)
+    return World({SERVES: champion, "challenger": Arm(None, "r2", 7, {}, frozenset({0, 1}), fail)}, epoch=1)
+
+
+@dataclass(slots=True)
+class State:
+    """The release in force, and what is known of the labels of this partition."""
+
+    release: int = 0
+    regression: bool = False
+    counts: dict[Label, int] = field(default_factory=dict)
+    majority: Label | None = None
+    labels: int = 0
+    mean: float = 0.0
+    last: Label | None = None
+
+
+def step(state: State, record: Record, world: World) -> list[Emit]:
+    """Predict an example; take a label into the baselines; pass on what is no example."""
+    event = record.event
+    if isinstance(event, ExampleArrived | FeaturesComputed):
+        return [Emit("<p>.predictions", _prediction(state, event, record, world), record.key, record.partition)]
+    if isinstance(event, LabelArrived):
+        _count(state, event.label)
+    elif isinstance(event, PipelineReleased) and event.release > state.release:
+        state.release = event.release
+        state.regression = event.definition.contract.label.task == "regression"
+    assert event is not None
+    return [Emit("<p>.predictions", event, record.key, record.partition, body=record.body)]
+
+
+def _prediction(
+    state: State, event: ExampleArrived | FeaturesComputed, record: Record, world: World
+) -> PredictionMade:
+    predictions: dict[str, ArmPrediction] = {}
+    served = None
+    if not event.history:
+        features = event.features
+        for alias, arm in world.arms.items():
+            predictions[alias] = made = _ask(arm, features, state.release)
+            if alias == SERVES and made.value is not None:
+                served = alias
+    return PredictionMade(
+        id=event.id,
+        time=event.time,
+        features=event.features,
+        predictions=predictions,
+        served=served,
+        release=state.release,
+        epoch=world.epoch,
+        origin=first_place(record),
+        entity=event.entity,
+        baselines=_baselines(state),
+        history=event.history,
+        cold=SERVES not in world.arms,
+    )
+
+
+def _ask(arm: Arm, features: Features, release: int) -> ArmPrediction:
+    try:
+        if release not in arm.releases:
+            features = project(features, arm.columns)
+        value = arm.answer(features)
+    except MemoryError:
+        raise
+    except Exception as error:
+        return ArmPrediction(
+            version=arm.version, run=arm.run, learned_to=arm.learned_to, error=f"{type(error).__name__}: {error}"
+        )
+    return ArmPrediction(version=arm.version, run=arm.run, learned_to=arm.learned_to, value=value)
+
+
+def _baselines(state: State) -> Baselines:
+    if not state.labels:
+        return Baselines()
+    if state.regression:
+        return Baselines(mean=state.mean, last=state.last)
+    return Baselines(majority=state.majority, last=state.last)
+
+
+def _count(state: State, label: Label) -> None:
+    """Take one label in. The majority keeps its place until another class has more."""
+    state.labels += 1
+    state.last = label
+    if state.regression:
+        state.mean += (float(label) - state.mean) / state.labels
+        return
+    counts = state.counts
+    if label in counts or len(counts) < CLASSES_AT_MOST:
+        count = counts[label] = counts.get(label, 0) + 1
+        if state.majority is None or count > counts[state.majority]:
+            state.majority = label

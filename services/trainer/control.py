@@ -1,0 +1,176 @@
+"""Decides which runs live: a request starts one, and what no alias and no request needs any more ends.
+
+A run lives from the RunStarted that stands in `control-log` to its RunEnded there: this fold writes both, and acts on
+them only when it reads them back, so a crash or a second trainer changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from headrace.schemas.control import (
+    ChallengerExpired,
+    ChallengerSuperseded,
+    ControlEvent,
+    ModelUpdated,
+    PipelineReleased,
+    PipelineRetired,
+    RunEnded,
+    RunStarted,
+    TrainingFailed,
+    TrainingRequested,
+)
+from headrace.schemas.record import Emit, Record
+from headrace.services.trainer.lineage import lineage
+
+SKIPPED_AT_MOST = 100  # labelled examples that a run without a version may fail to learn
+RECENT_REQUESTS = 1_000  # requests are unique; a repeat comes soon or never
+
+World = type(None)
+
+
+def example_world() -> None:
+    """The fold needs no world."""
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A run that learns: how it began, when that was known, and where in `control-log` it stands."""
+
+    started: RunStarted
+    known_ms: int
+    offset: int
+
+
+@dataclass(slots=True)
+class Trained:
+    """One pipeline: the runs that live, newest last; the alias of each run that has one; requests answered."""
+
+    releases: set[int] = field(default_factory=set)
+    live: dict[str, Live] = field(default_factory=dict)
+    ending: set[str] = field(default_factory=set)
+    aliases: dict[str, ModelUpdated] = field(default_factory=dict)
+    answered: list[str] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+    retired: bool = False
+
+
+@dataclass(slots=True)
+class State:
+    """Every pipeline by its name."""
+
+    pipelines: dict[str, Trained] = field(default_factory=dict)
+
+
+def step(state: State, record: Record, world: None) -> list[Emit]:
+    """Fold one decision; what does not concern runs passes without effect."""
+    event = record.event
+    if not isinstance(event, ControlEvent):
+        return []
+    trained = state.pipelines.setdefault(event.pipeline, Trained())
+    match event:
+        case PipelineReleased():
+            trained.releases.add(event.release)
+        case PipelineRetired():
+            trained.retired = True
+            return [emit for run in trained.live for emit in _end(trained, run, "the pipeline was retired")]
+        case TrainingRequested():
+            return _requested(trained, event)
+        case RunStarted():
+            return _started(trained, event, record)
+        case RunEnded():
+            return _ended(trained, event, record)
+        case TrainingFailed(run=str(run)) if run in trained.live:
+            trained.skipped[run] = trained.skipped.get(run, 0) + 1
+            if trained.skipped[run] >= SKIPPED_AT_MOST and not _has_alias(trained, run):
+                return _end(trained, run, f"{SKIPPED_AT_MOST} labelled examples could not be learned")
+        case ChallengerSuperseded() | ChallengerExpired() if not _holds(trained, event.run, "champion", "previous"):
+            return _end(trained, event.run, event.reason)
+        case ModelUpdated():
+            return _alias_moved(trained, event)
+        case _:
+            pass
+    return []
+
+
+def _requested(trained: Trained, event: TrainingRequested) -> list[Emit]:
+    if event.request in trained.answered:
+        return []
+    trained.answered = [*trained.answered, event.request][-RECENT_REQUESTS:]
+    key = event.pipeline.encode()
+    problem = None
+    if trained.retired:
+        problem = f"{event.pipeline} was retired"
+    elif event.release not in trained.releases:
+        problem = f"there is no release {event.release} of {event.pipeline}"
+    elif event.parent is not None:
+        problem = "runs that begin with another run's model are not part of this version yet"
+    if problem is not None:
+        failed = TrainingFailed(pipeline=event.pipeline, request=event.request, run=None, reason=problem)
+        return [Emit("training-runs", failed, key, partition=0)]
+    started = RunStarted(
+        pipeline=event.pipeline,
+        run=run_id(event),
+        request=event.request,
+        release=event.release,
+        seed=event.seed,
+        start_offset=event.start,
+        end_at_labels=event.end_at_labels,
+        parent=event.parent,
+        excluded=event.excluded,
+    )
+    return [Emit("training-runs", started, key, partition=0)]
+
+
+def run_id(event: TrainingRequested) -> str:
+    """A short name that follows from the request alone."""
+    return "r" + hashlib.blake2b(f"{event.pipeline}/{event.request}".encode(), digest_size=4).hexdigest()
+
+
+def _started(trained: Trained, event: RunStarted, record: Record) -> list[Emit]:
+    """The run lives; older ones that no alias names have lost their purpose."""
+    if event.run in trained.live:
+        return []
+    older = [run for run in trained.live if not _has_alias(trained, run)]
+    trained.live[event.run] = Live(event, record.known_ms, record.offset)
+    if trained.retired:
+        return _end(trained, event.run, "the pipeline was retired")
+    ends = [emit for run in older for emit in _end(trained, run, f"run {event.run} took its place")]
+    return [*ends, lineage("START", event, record.known_ms)]
+
+
+def _ended(trained: Trained, event: RunEnded, record: Record) -> list[Emit]:
+    live = trained.live.pop(event.run, None)
+    trained.ending.discard(event.run)
+    trained.skipped.pop(event.run, None)
+    return [lineage("COMPLETE", live.started, record.known_ms, event.reason)] if live is not None else []
+
+
+def _alias_moved(trained: Trained, event: ModelUpdated) -> list[Emit]:
+    """A run ends where its last alias went to another run, or where it serves frozen."""
+    before = trained.aliases.get(event.alias)
+    trained.aliases[event.alias] = event
+    ends = []
+    if before is not None and not _has_alias(trained, before.run):
+        ends += _end(trained, before.run, f"{event.alias} went to version {event.version} of run {event.run}")
+    if not event.follows:
+        ends += _end(trained, event.run, f"version {event.version} serves frozen, as snapshot {event.snapshot_offset}")
+    return ends
+
+
+def _end(trained: Trained, run: str, why: str) -> list[Emit]:
+    if run not in trained.live or run in trained.ending:
+        return []
+    trained.ending.add(run)
+    ended = RunEnded(pipeline=trained.live[run].started.pipeline, run=run, reason=why)
+    return [Emit("training-runs", ended, ended.pipeline.encode(), partition=0)]
+
+
+def _has_alias(trained: Trained, run: str) -> bool:
+    return any(update.run == run for update in trained.aliases.values())
+
+
+def _holds(trained: Trained, run: str, *aliases: str) -> bool:
+    return any(alias in trained.aliases and trained.aliases[alias].run == run for alias in aliases)

@@ -1,0 +1,63 @@
+"""Which revisions are let go: the last ten stay, then one an hour for a day, one a day for a month, the pinned for ever.
+
+Nothing goes before a newer one has stood in the log for an hour: a predictor that lags must find what it reads of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+KEPT_LAST = 10
+STANDS_MS = 3_600_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+DAYS = 30
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """One run's model at one offset, and when it was taken. `pinned`: a gate judges it."""
+
+    run: str
+    offset: int
+    taken_ms: int
+    pinned: bool = False
+
+
+def superfluous(revisions: Mapping[str, Revision], now_ms: int, kept: Collection[str]) -> list[str]:
+    """The URIs to delete of revisions by URI, oldest first; `kept` are those that an alias names."""
+    old = list(_old_enough(revisions, now_ms))
+    last = set(list(revisions)[-KEPT_LAST:]) if old else set()
+    filled: set[tuple[str, str, int]] = set()
+    gone = []
+    for uri, revision in old:
+        if revision.pinned or uri in kept or uri in last:
+            continue
+        slot = _slot(revision, now_ms)
+        if slot is None or slot in filled:
+            gone.append(uri)
+        else:
+            filled.add(slot)
+    return gone
+
+
+def _old_enough(revisions: Mapping[str, Revision], now_ms: int) -> Iterable[tuple[str, Revision]]:
+    """Those that have had a newer one for an hour. They are in the order they were taken, so the rest is not read."""
+    before: tuple[str, Revision] | None = None
+    for uri in revisions:
+        revision = revisions[uri]
+        if before is not None:
+            yield before
+        if revision.taken_ms > now_ms - STANDS_MS:
+            return
+        before = uri, revision
+
+
+def _slot(revision: Revision, now_ms: int) -> tuple[str, str, int] | None:
+    """The hour or day for which a revision stands; the oldest in it stays. None: past its time."""
+    age = now_ms - revision.taken_ms
+    if age < DAY_MS:
+        return revision.run, "hour", revision.taken_ms // HOUR_MS
+    if age < DAYS * DAY_MS:
+        return revision.run, "day", revision.taken_ms // DAY_MS
+    return None
