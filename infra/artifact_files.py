@@ -14,7 +14,6 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._made: set[str] = set()
 
     def write(self, name: str, data: bytes) -> None:
         """Make a file durable. Raises OSError with its name; then it is not there."""
@@ -22,7 +21,7 @@ class Folder:
         folder = os.path.dirname(path)
         temporary = f"{path}.{secrets.token_hex(4)}.tmp"
         try:
-            self._make(folder)
+            _make(folder)
             _write_durably(temporary, data)
             os.replace(temporary, path)
             _sync_folder(folder)
@@ -48,19 +47,6 @@ class Folder:
         """Remove a file; one that is not there is no error."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self._root}/{name}")
-
-    def _make(self, folder: str) -> None:
-        """Make a folder and its parents; each one's entry in its parent is durable too."""
-        if folder in self._made and os.path.isdir(folder):
-            return
-        missing = []
-        while not os.path.isdir(folder):
-            missing.append(folder)
-            folder = os.path.dirname(folder)
-        for part in reversed(missing):
-            os.makedirs(part, exist_ok=True)
-            _sync_folder(os.path.dirname(part))
-        self._made.update(missing)
 
 
 class Remote:
@@ -104,6 +90,17 @@ def _write_durably(path: str, data: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _make(folder: str) -> None:
+    """Make a folder and its parents, each one's entry in its parent durable too."""
+    missing = []
+    while not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for part in reversed(missing):
+        os.makedirs(part, exist_ok=True)
+        _sync_folder(os.path.dirname(part))
 
 
 def _sync_folder(folder: str) -> None:

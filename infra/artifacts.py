@@ -84,7 +84,8 @@ class Artifacts:
     def put(self, data: bytes, manifest: Manifest) -> str:
         """Store bytes with their manifest, durable when it returns. Returns the URI relative to the store.
 
-        What is there already is not written again. Raises OSError naming the file where there is no room.
+        What is there already is not written again, unless it is damaged. Raises OSError naming the file where there
+        is no room.
         """
         filled = msgspec.structs.replace(
             manifest,
@@ -97,8 +98,9 @@ class Artifacts:
         uri = _uri(filled, body)
         if not URI.fullmatch(uri):
             raise ValueError(f"an artifact's kind is a word such as model or source, not {manifest.kind!r}")
-        if not self._files.exists(uri):
-            self._files.write(uri, b'%b,"hmac":"%b"}\n%b' % (body[:-1], self._hmac(body).encode(), data))
+        content = b'%b,"hmac":"%b"}\n%b' % (body[:-1], self._hmac(body).encode(), data)
+        if self._files.read(uri) != content:
+            self._files.write(uri, content)
         return uri
 
     def get(self, uri: str, *, any_version: bool = False) -> tuple[bytes, Manifest]:

@@ -106,16 +106,16 @@ class Client:
     # --- reading ------------------------------------------------------------------------------------------
 
     def subscribe(
-        self, topic: str, pipeline: str = "", *, start: Start = "latest", types: Sequence[type] | None = None,
+        self, topic: str | Sequence[str], pipeline: str = "", *, start: Start = "latest", types: Sequence[type] | None = None,
         follow: bool = True, last: int | None = None,
     ) -> Iterator[Record]:
-        """The records of a topic, each with `.event`, `.known_ms` and `.offset`, without repeats, as they come.
+        """The records of a topic (or several), each with `.event`, `.known_ms` and `.offset`, without repeats, as they come.
 
         `topic` is a name such as "predictions" or "model-updates"; of a shared topic, `pipeline` picks its part.
         The place is fixed before this returns. `follow=False` ends at the present end; `last` starts so many
         records before the ends. Raises Missing for a topic that does not exist, Unreachable.
         """
-        subscription = self._subscription([topic], pipeline, start, last)
+        subscription = self._subscription([topic] if isinstance(topic, str) else topic, pipeline, start, last)
         return _chosen(subscription, pipeline, tuple(types) if types else (), follow)
 
     def pipelines(self) -> dict[str, PipelineReleased]:

@@ -32,9 +32,9 @@ def kafka(tmp_path_factory):
     if not (shutil.which("java") and shutil.which("mvn")):
         pytest.skip("needs Java and Maven for a genuine Kafka broker, or KAFKA_BOOTSTRAP_SERVERS")
     home = tmp_path_factory.mktemp("broker")
-    broker = local_broker.start(home, port=local_broker._free_port())
+    broker = local_broker.start(home, local_broker.free_port())
     yield broker.address
-    local_broker.stop(home)
+    local_broker.stop_local_broker(home)
 
 
 @pytest.fixture

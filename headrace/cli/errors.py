@@ -29,8 +29,6 @@ EXITS: dict[str, tuple[int, str | None]] = {
     "headrace.contract.InvalidDefinition": (FAILED, "edit the pipeline file; headrace try FILE CSV checks it"),
     "headrace.infra.pipeline_files.PipelineFileError": (FAILED, "edit the file; headrace try FILE CSV checks it"),
     "headrace.infra.settings.SettingsError": (USAGE, "headrace doctor lists what is set"),
-    "headrace.infra.release.Refused": (REFUSED, None),
-    "headrace.infra.release.NoAnswer": (FAILED, "headrace status"),
     "headrace.infra.system.Refused": (REFUSED, None),
     "headrace.infra.store.StateRefused": (REFUSED, None),
     "headrace.infra.artifacts.ArtifactRefused": (REFUSED, None),

@@ -36,7 +36,7 @@ def watch_lines(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each event as a line for people and as data for programs; never ends."""
     topics = [topic] if topic else ["data-rejected"] if rejected else list(WATCHED)
-    for record in client.subscribe_all(topics, pipeline, start="earliest" if from_start else "latest"):
+    for record in client.subscribe(topics, pipeline, start="earliest" if from_start else "latest"):
         event = record.event
         if topic is None and (isinstance(event, Tick | LabelArrived) or _is_in_band(record)):
             continue

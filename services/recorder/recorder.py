@@ -52,7 +52,12 @@ class Recorder:
         self._made = Made()
         self._uncommitted = 0
         self._commit_at = self._look_at = 0.0
-        self._assign()
+        try:
+            self._assign()
+        except BaseException:
+            self._reader.close()
+            store.close()
+            raise
 
     def tick(self, timeout_s: float = 0.0) -> int:
         """Read one batch; commit and export when due. Returns the records read."""

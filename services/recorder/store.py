@@ -22,7 +22,7 @@ from headrace.infra.store import StateRefused
 from headrace.schemas.contract import ContractSpec
 from headrace.services.recorder.arrow import arrow_rows
 from headrace.services.recorder.tables import LAYOUT, TABLES, Column, Table, feature_columns, features_table
-from headrace.services.recorder.views import VIEWS, View, examples_view, literal, quoted, training_view
+from headrace.services.recorder.views import VIEWS, View, comments, examples_view, literal, quoted, training_view
 
 READERS_S = 5.0  # how long a commit without memory waits for interrupted queries to end
 
@@ -167,17 +167,13 @@ class Store:
         self._comment("VIEW", view)
 
     def _comment(self, kind: str, what: Table | View) -> None:
-        there = {
-            name for (name,) in self._con.execute(
-                "SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [what.name]
-            ).fetchall()
-        }
         self._con.execute(f"COMMENT ON {kind} {quoted(what.name)} IS {literal(what.comment)}")
-        for column in what.columns:
-            if column.name in there:
-                self._con.execute(
-                    f"COMMENT ON COLUMN {quoted(what.name)}.{quoted(column.name)} IS {literal(column.comment)}"
-                )
+        says = comments(what)
+        for (name,) in self._con.execute(
+            "SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [what.name]
+        ).fetchall():
+            if name in says:
+                self._con.execute(f"COMMENT ON COLUMN {quoted(what.name)}.{quoted(name)} IS {literal(says[name])}")
 
     def _write(self, parts: Iterable[tuple[str, Any]]) -> None:
         with self._transaction():

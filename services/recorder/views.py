@@ -5,27 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headrace.schemas.contract import ContractSpec
-from headrace.services.recorder.tables import (
-    ALIAS_HISTORY,
-    EXAMPLE,
-    LABELS,
-    PIPELINE,
-    PREDICTIONS,
-    TRAINING,
-    Column,
-    Table,
-    identifier,
-)
+from headrace.services.recorder.tables import EXAMPLE, PIPELINE, TABLES, TRAINING, Column, Table, identifier
 
 
 @dataclass(frozen=True)
 class View:
-    """One view; `columns` comment those that are not a table's."""
+    """One view; `columns` comment those that mean something else than the tables' columns of that name."""
 
     name: str
     comment: str
     sql: str
     columns: tuple[Column, ...]
+
+
+def comments(what: Table | View) -> dict[str, str]:
+    """A comment for every column of a table or view."""
+    found = {column.name: column.comment for column in what.columns}
+    return found if isinstance(what, Table) else _OF_TABLES | found
 
 
 def quoted(name: str) -> str:
@@ -41,7 +37,7 @@ def literal(text: str) -> str:
 ALIASES = View("aliases", "where each alias points now", """
     SELECT * EXCLUDE (log_partition, log_offset) RENAME (known_at AS since)
     FROM alias_history QUALIFY row_number() OVER (PARTITION BY pipeline, alias ORDER BY log_offset DESC) = 1
-""", (Column("since", "", "when it moved there"), *ALIAS_HISTORY.columns))
+""", (Column("since", "", "when it moved there"),))
 
 MODELS = View("models", "one row for each version of a model", """
     SELECT h.pipeline, h.version, arg_min(h.run, h.log_offset) AS run, arg_min(h.release, h.log_offset) AS release,
@@ -90,6 +86,8 @@ TRAININGS = View("trainings", "one row for each training, from its request to it
     PIPELINE, Column("request", "", "its id"), Column("trigger", "", "why it was asked"),
     Column("status", "", "requested, learning, completed, failed or ended"), Column("run", "", "the run"),
     Column("start_offset", "", "first offset of labelled-examples"), Column("n_labels", "", "labels learned when judged"),
+    Column("requested_at", "", "when it was asked"), Column("started_at", "", "when its run began"),
+    Column("completed_at", "", "when it last reached the labels asked"), Column("ended_at", "", "when it ended or failed"),
     Column("reason", "", "why it ended or failed"),
 ))
 
@@ -97,7 +95,8 @@ VALIDATION_CHECKS = View("validation_checks", "one row for each check of each ve
     SELECT pipeline, known_at, run, stage, verdict AS stage_verdict, unnest(checks, recursive := true), log_offset
     FROM validations
 """, (
-    PIPELINE, Column("name", "", "the check"), Column("verdict", "", "its own verdict"),
+    Column("name", "", "the check"), Column("stage_verdict", "", "the verdict of the whole gate"),
+    Column("detail", "", "in words"), Column("verdict", "", "its own verdict"),
     Column("value", "", "what was measured"), Column("limit", "", "what it is held against"), Column("n", "", "rows it rests on"),
 ))
 
@@ -105,34 +104,42 @@ SCORED_PREDICTIONS = View("scored_predictions", "predictions of every arm with t
     SELECT p.*, l.label, l.label_value, CASE WHEN l.error IS NULL AND p.prediction IS NOT NULL THEN p.prediction = l.label END
         AS correct, l.labelled_at, l.label_delay_s
     FROM predictions p JOIN labelled_examples l USING (pipeline, origin_partition, origin_offset)
-""", (*PREDICTIONS.columns, Column("correct", "", "whether this arm's class is the label")))
+""", (Column("correct", "", "whether this arm's class is the label"),))
 
 WAITING_LABELS = View("waiting_labels", "labels that met no example: too early, or with an id nobody published", """
     SELECT * FROM labels l WHERE NOT EXISTS (
         FROM labelled_examples e WHERE e.pipeline = l.pipeline AND e.id = l.id AND e.entity IS NOT DISTINCT FROM l.entity
     )
-""", LABELS.columns)
+""", ())
 
 DECISIONS = View("decisions", "what was refused, paused, superseded or barred, and why", """
     SELECT pipeline, known_at, event, body->>'reason' AS reason, coalesce(body->>'request', body->>'run') AS subject,
         body->>'by' AS "by", body->'numbers' AS numbers, log_offset
     FROM events WHERE event IN ('RequestRefused', 'ChallengerSuperseded', 'ChallengerExpired', 'AutomationPaused',
         'AutomationResumed', 'PipelineDegraded', 'SchemaSkewed', 'RangeBarred')
-""", (PIPELINE, Column("reason", "", "why"), Column("subject", "", "the request or run concerned")))
+""", (
+    Column("reason", "", "why"), Column("subject", "", "the request or run concerned"),
+    Column("by", "", "the person, where one did it"), Column("numbers", "", "what it rests on"),
+))
 
 DRIFT_ALERTS = View("drift_alerts", "changes of data, predictions, performance or the flow of labels", """
     SELECT pipeline, known_at, body->>'kind' AS kind, body->>'level' AS level, (body->>'since')::BIGINT AS since,
         body->>'detector' AS detector, body->'features' AS features, body->'evidence' AS evidence,
         body->>'diagnosis' AS diagnosis, log_offset
     FROM events WHERE event = 'DriftDetected'
-""", (PIPELINE, Column("kind", "", "input, prediction, performance or labels"), Column("level", "", "warning or drift")))
+""", (
+    Column("kind", "", "input, prediction, performance or labels"), Column("level", "", "warning or drift"),
+    Column("since", "", "offset of labelled-examples at which the change began"),
+    Column("detector", "", "what found it"), Column("features", "", "the columns that changed"),
+    Column("evidence", "", "its numbers"), Column("diagnosis", "", "what it looks like"),
+))
 
 PIPELINES = View("pipelines", "every pipeline with its newest release", """
     SELECT r.*, e.retired_at
     FROM (FROM releases QUALIFY row_number() OVER (PARTITION BY pipeline ORDER BY release DESC) = 1) r
     LEFT JOIN (SELECT pipeline, min(known_at) AS retired_at FROM events WHERE event = 'PipelineRetired' GROUP BY pipeline) e
         USING (pipeline)
-""", (PIPELINE, Column("retired_at", "", "when it ended; NULL while it lives")))
+""", (Column("retired_at", "", "when it ended; NULL while it lives"),))
 
 VIEWS = (ALIASES, TRAININGS, MODELS, VALIDATION_CHECKS, SCORED_PREDICTIONS, WAITING_LABELS, DECISIONS, DRIFT_ALERTS, PIPELINES)
 
@@ -165,6 +172,9 @@ def training_view(pipeline: str, table: Table, contract: ContractSpec) -> View:
         f"ON l.pipeline = {literal(pipeline)} AND l.origin_partition = f.origin_partition AND l.origin_offset = f.origin_offset",
         (*table.columns, *TRAINING),
     )
+
+
+_OF_TABLES = {column.name: column.comment for table in reversed(TABLES.values()) for column in table.columns}
 
 
 def _pairs(table: Table) -> str:

@@ -43,7 +43,7 @@ class Run:
 
 def take(
     run: Run, artifacts: Artifacts, policies: Policies, offset: int, sequences: Mapping[str, int], *, pinned: bool
-) -> RunSnapshot:
+) -> tuple[RunSnapshot, Base]:
     """Check a run's model as it stands and store it. A pinned one gets its structural digest."""
     state, world, started = run.state, run.world, run.world.started
     if state.model is None:
@@ -53,7 +53,8 @@ def take(
     def load() -> Answer:
         return verbs(model_bytes.loads(data), world.label, world.has_probabilities)[0]
 
-    checks = quick_checks(load, state.recent, run.history, policies.gates.predict_ms) if policies.gates.quick == "on" else ()
+    gates = policies.gates
+    checks = quick_checks(load, state.recent, run.history, gates.predict_ms) if gates.quick == "on" else ()
     fit = all(check.passed for check in checks)
     run.unfit = 0 if fit else run.unfit + 1
     metrics = state.progress.metrics()
@@ -75,7 +76,7 @@ def take(
     uri = artifacts.put(data, manifest)
     rest = model_bytes.dumps((replace(state, model=None, recent=deque(maxlen=RECENT)), run.history))
     run.base = Base(uri, offset, dict(sequences), rest)
-    return RunSnapshot(
+    taken = RunSnapshot(
         uri=uri,
         digest=hashlib.sha256(data).hexdigest(),
         n_learned=state.n_learned,
@@ -83,6 +84,7 @@ def take(
         checks=checks,
         metrics=metrics,
     )
+    return taken, run.base
 
 
 def restore(base: Base, artifacts: Artifacts) -> tuple[State, History]:

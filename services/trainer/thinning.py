@@ -1,4 +1,4 @@
-"""Which revisions are let go: the last ten stay, then one an hour for a day, one a day for a month, the pinned for ever.
+"""Which revisions are let go: the last ten stay, then one an hour for a day, one a day for a month, pinned always.
 
 Nothing goes before a newer one has stood in the log for an hour: a predictor that lags must find what it reads of.
 """
@@ -27,11 +27,12 @@ class Revision(msgspec.Struct, frozen=True):
 def superfluous(revisions: Mapping[str, Revision], now_ms: int, kept: Collection[str]) -> list[str]:
     """The URIs to delete of revisions by URI, oldest first; `kept` are those that an alias names."""
     old = list(_old_enough(revisions, now_ms))
-    last = set(list(revisions)[-KEPT_LAST:]) if old else set()
+    runs = {revision.run for _, revision in old}  # runs in lockstep are snapped together
+    newer = len(revisions) - len(old)
     filled: set[tuple[str, str, int]] = set()
     gone = []
-    for uri, revision in old:
-        if revision.pinned or uri in kept or uri in last:
+    for uri, revision in old[: max(len(old) + newer - KEPT_LAST * len(runs), 0)]:
+        if revision.pinned or uri in kept:
             continue
         slot = _slot(revision, now_ms)
         if slot is None or slot in filled:

@@ -1,6 +1,7 @@
 """The recorder on both sides of the bus: exact after kill -9, readable while it writes, deaf to SQL that would write."""
 
 import hashlib
+import os
 import random
 import signal
 import subprocess
@@ -321,30 +322,38 @@ def test_a_second_recorder_on_the_same_file_is_refused(tmp_path):
 
 # --- kill -9 ----------------------------------------------------------------------------------------------
 
-CHILD = """
-import itertools, os, runpy, sys, uuid
+NURSERY = """
+import os, runpy, sys
 from pathlib import Path
-from types import SimpleNamespace
-import headrace.infra.memory_bus as memory_bus
+from headrace.infra.memory_bus import MemoryBus
 
 store, acknowledgements, this_file = sys.argv[1:]
-numbers = itertools.count()
-memory_bus.uuid = SimpleNamespace(uuid4=lambda: uuid.UUID(int=next(numbers)))  # the same topics in every process
 here = runpy.run_path(this_file)
-recorder = here["long_log"](here["World"](memory_bus.MemoryBus())).recorder(Path(store), commit_records=60, batch=20)
-file = os.open(acknowledgements, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-commit = recorder.commit
+world = here["long_log"](here["World"](MemoryBus()))
+file = os.open(acknowledgements, os.O_WRONLY | os.O_APPEND)
 
-def commit_and_acknowledge():
-    commit()
-    done = recorder.counts().get("rainfall.predictions-0", {"offset": 0})["offset"]
-    os.write(file, b"%d\\n" % done)
-    os.fsync(file)
+def record():
+    recorder = world.recorder(Path(store), commit_records=60, batch=20)
+    commit = recorder.commit
 
-recorder.commit = commit_and_acknowledge
-while recorder.tick():
-    pass
-recorder.commit()
+    def commit_and_acknowledge():
+        commit()
+        done = recorder.counts().get("rainfall.predictions-0", {"offset": 0})["offset"]
+        os.write(file, b"%d\\n" % done)
+        os.fsync(file)
+
+    recorder.commit = commit_and_acknowledge
+    while recorder.tick():
+        pass
+    recorder.commit()
+
+for _ in sys.stdin:
+    pid = os.fork()  # each child has the same log and opens the store itself
+    if not pid:
+        record()
+        os._exit(0)
+    print(pid, flush=True)
+    print(os.waitpid(pid, 0)[1], flush=True)
 """
 
 
@@ -358,23 +367,37 @@ def long_log(world, examples=3_000):
     return world
 
 
+def kill(process, with_signal):
+    """Whether there was such a process."""
+    try:
+        os.kill(process, with_signal)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_acknowledged_rows_survive_kill_9(tmp_path, until):
     path, acknowledgements = tmp_path / "s.duckdb", tmp_path / "acknowledgements"
     acknowledgements.touch()
+    nursery = subprocess.Popen(
+        [sys.executable, "-c", NURSERY, str(path), str(acknowledgements), __file__], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True,
+    )
     rng, kills, ended = random.Random(8), 0, False
     while not ended:
-        already, more = acknowledgements.read_bytes().count(b"\n"), rng.randint(0, 15)
-        child = subprocess.Popen([sys.executable, "-c", CHILD, str(path), str(acknowledgements), __file__])
+        line = acknowledgements.read_bytes().count(b"\n") + rng.randint(0, 8)
+        nursery.stdin.write("\n")
+        nursery.stdin.flush()
+        child = int(nursery.stdout.readline())
 
-        def far_enough(child=child, line=already + more):
-            return child.poll() is not None or acknowledgements.read_bytes().count(b"\n") > line
+        def far_enough(child=child, line=line):
+            return acknowledgements.read_bytes().count(b"\n") > line or not kill(child, 0)
 
         until(far_enough, limit_s=60, says="a commit of the child")
         time.sleep(rng.random() * 0.01)  # anywhere in a commit, not only after one
-        if child.poll() is None:
-            child.send_signal(signal.SIGKILL)
-            kills += 1
-        ended = child.wait() == 0
+        kill(child, signal.SIGKILL)
+        ended = nursery.stdout.readline() == "0\n"
+        kills += not ended
         store = Store(path)
         acknowledged = max((int(line) for line in acknowledgements.read_text().split()), default=0)
         position = store.positions().get(("rainfall.predictions", 0))
@@ -382,12 +405,14 @@ def test_acknowledged_rows_survive_kill_9(tmp_path, until):
         assert stored >= acknowledged
         if store.features:
             with store.reading() as cursor:
-                assert cursor.sql(
+                assert cursor.execute(
                     "SELECT count(*), count(DISTINCT log_offset) FROM (SELECT log_offset FROM features_rainfall "
                     "UNION ALL SELECT log_offset FROM dead_letters)"
                 ).fetchone() == (stored, stored)
         store.close()
-    assert kills >= 5
+    nursery.stdin.close()
+    assert nursery.wait() == 0
+    assert kills >= 10
     undisturbed = long_log(World(MemoryBus())).recorder(tmp_path / "undisturbed.duckdb")
     while undisturbed.tick():
         pass
@@ -437,12 +462,12 @@ def test_a_snapshot_is_whole_announced_and_read_by_another_process_while_the_rec
         content = (here / table["file"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == table["sha256"]
         read = f"SELECT count(*) FROM '{here / table['file']}'"
-        other = subprocess.run([sys.executable, "-c", f"import duckdb; print(duckdb.sql({read!r}).fetchone()[0])"],
+        other = subprocess.run([sys.executable, "-c", f"import duckdb; print(duckdb.execute({read!r}).fetchone()[0])"],
                                capture_output=True, text=True, check=True) if table["rows"] == 20 else None
         assert other is None or int(other.stdout) == 20
     names = {table["name"]: table["rows"] for table in manifest["tables"]}
     assert (names["features_rainfall"], names["predictions"], names["labelled_examples"]) == (20, 20, 20)
-    column = duckdb.sql(f"SELECT typeof(temperature), typeof(event_time) FROM '{here}/features_rainfall.parquet' LIMIT 1").fetchone()
+    column = duckdb.execute(f"SELECT typeof(temperature), typeof(event_time) FROM '{here}/features_rainfall.parquet' LIMIT 1").fetchone()
     assert column == ("DOUBLE", "TIMESTAMP WITH TIME ZONE")
     recorder.close()
     last = read_current(folder)

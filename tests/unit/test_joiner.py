@@ -272,6 +272,7 @@ def test_a_label_whose_example_never_comes_is_rejected_with_its_own_place():
     assert isinstance(passed, Tick)
     assert (rejected.id, rejected.offset, rejected.problems[0].code) == ("ghost", 1, "label_without_example")
     assert decode(TYPE_OF[LabelArrived], rejected.value) == label("ghost")
+    assert rejected.key == b"ghost"
 
 
 def test_an_early_label_waits_no_longer_than_the_ttl_even_within_the_grace():

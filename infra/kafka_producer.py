@@ -1,0 +1,115 @@
+"""Producing to Apache Kafka: in order, idempotent, and never a commit past a record that was not acknowledged."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NoReturn
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Producer as Client
+
+from headrace.infra.bus import ProducerFailed, Unavailable
+from headrace.schemas.codec import Headers
+
+MAX_REQUEST_BYTES = 1_000_000
+MAX_RECORD_BYTES = 980_000  # leaves room for key and headers
+FLUSH_S, FULL_S = 0.5, 0.05
+STALLED_S = 60.0
+
+
+class KafkaProducer:
+    """Counts what it produced and what was acknowledged; a flush ends only when both are equal.
+
+    The count is what makes a commit safe: after a fatal error librdkafka's delivery reports are not complete, and a
+    second `flush()` of its own returns 0. After the first failure nothing more is written, so there is no gap.
+    """
+
+    def __init__(self, config: dict[str, Any], *, linger_ms: float) -> None:
+        self._bootstrap = config["bootstrap.servers"]
+        self._produced = self._acknowledged = 0
+        self._failure: str | None = None
+        self._client = Client(config | {
+            "enable.idempotence": True, "acks": "all", "enable.gapless.guarantee": True,
+            "message.timeout.ms": 0,  # no record is given up: flush says so where the broker stays away
+            "partitioner": "murmur2_random", "compression.type": "lz4", "linger.ms": linger_ms,
+            "message.max.bytes": MAX_REQUEST_BYTES, "queue.buffering.max.messages": 100_000,
+            "on_delivery": self._delivered, "error_cb": self._erred,
+        })
+        self._send = self._client.produce
+
+    def produce(
+        self, topic: str, partition: int | None, key: bytes | None, value: bytes | None, headers: Headers,
+        timestamp_ms: int,
+    ) -> None:
+        # too large for the client, produce() would raise, later records would be written, and there would be a gap
+        if value is not None and len(value) > MAX_RECORD_BYTES:
+            self._fail(f"{topic}: a record of {len(value)} bytes; {MAX_RECORD_BYTES} is the most")
+        while True:
+            try:
+                self._send(
+                    topic, value, key, -1 if partition is None else partition, timestamp=timestamp_ms, headers=headers
+                )
+                self._produced += 1
+                return
+            except BufferError:
+                self._serve(FULL_S)
+            except KafkaException as error:
+                self._fail(f"{topic}: {error.args[0].str()}")
+
+    def poll(self) -> None:
+        self._serve(0)
+
+    def flush(self) -> None:
+        seen, deadline = self._acknowledged, time.monotonic() + STALLED_S
+        while self._acknowledged < self._produced:
+            self._serve(FLUSH_S, self._client.flush)
+            if self._acknowledged > seen:
+                seen, deadline = self._acknowledged, time.monotonic() + STALLED_S
+            elif time.monotonic() > deadline:
+                raise Unavailable(
+                    f"the broker at {self._bootstrap} acknowledged nothing for {STALLED_S:g} s "
+                    f"({self._produced - self._acknowledged} records wait); nothing of them is committed"
+                )
+        if self._failure is not None:
+            self._fail(self._failure)
+
+    def close(self) -> None:
+        self._client.purge()
+        self._client.close()
+
+    def _serve(self, wait_s: float, wait: Any = None) -> None:
+        try:
+            (wait or self._client.poll)(wait_s)
+        except Exception as error:  # a fatal error surfaces as KafkaException, or as SystemError out of a callback
+            self._fail(str(error))
+        except BaseException as error:  # or as a KafkaError, which is no Exception
+            if not isinstance(error, KafkaError):
+                raise
+            self._fail(str(error))
+        if self._failure is not None:
+            self._fail(self._failure)
+
+    def _delivered(self, error: KafkaError | None, message: Any) -> None:
+        if error is None:
+            self._acknowledged += 1
+        else:
+            self._refuse(f"{message.topic()} partition {message.partition()}: {error.str()}")
+
+    def _erred(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._refuse(error.str())
+
+    def _refuse(self, failure: str) -> None:
+        """From now on every call raises; the check costs a record nothing."""
+        self._failure = self._failure or failure
+        self._send = self._refused
+
+    def _refused(self, *arguments: Any, **named: Any) -> NoReturn:
+        self._fail(str(self._failure))
+
+    def _fail(self, failure: str) -> NoReturn:
+        self._refuse(failure)
+        raise ProducerFailed(
+            f"{self._failure} ({self._produced - self._acknowledged} of {self._produced} records are not acknowledged; "
+            "nothing of them is committed, a restart makes them again)"
+        )
