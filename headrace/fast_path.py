@@ -42,8 +42,7 @@ def _plain_steps(model: Any) -> list[Any] | None:
         return None
     *transformers, last = model.steps.values()
     for step in transformers:
-        is_filter = isinstance(step, base.AnomalyFilter | compose.TransformerUnion)
-        if is_filter or not isinstance(step, base.Transformer) or step._supervised:
+        if step._supervised:
             return None
     if isinstance(last, base.Transformer | base.AnomalyFilter) or not last._supervised:
         return None

@@ -13,6 +13,7 @@ from typing import Protocol
 from headrace.schemas.codec import Headers
 
 Place = tuple[str, int]  # topic, partition
+MAX_RECORD_BYTES = 980_000  # of a value: a request of 1,000,000, which brokers take by default, with room for the rest
 
 
 class Message(Protocol):

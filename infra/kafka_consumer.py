@@ -15,12 +15,19 @@ ADMIN_S = 15.0
 SETTLED_S = 1.0
 FETCHING: dict[str, Any] = {
     # an offset that is gone must be an error: a reset would skip what lies between, silently
-    "auto.offset.reset": "error", "enable.auto.commit": False, "enable.auto.offset.store": False,
-    "enable.partition.eof": False, "allow.auto.create.topics": False, "topic.metadata.refresh.interval.ms": 10_000,
-    "fetch.min.bytes": 1, "fetch.wait.max.ms": 500,
+    "auto.offset.reset": "error",
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.partition.eof": False,
+    "allow.auto.create.topics": False,
+    "topic.metadata.refresh.interval.ms": 10_000,
+    "fetch.min.bytes": 1,
+    "fetch.wait.max.ms": 500,
     # librdkafka's defaults keep 64 MB in memory and pause a full second when they are full: 600,000 records took
     # 3.4 s and 110 MB so, and 0.8 s and 50 MB like this
-    "queued.min.messages": 10_000, "queued.max.messages.kbytes": 16_384, "fetch.queue.backoff.ms": 5,
+    "queued.min.messages": 10_000,
+    "queued.max.messages.kbytes": 16_384,
+    "fetch.queue.backoff.ms": 5,
 }
 
 
@@ -48,16 +55,29 @@ class KafkaGroupConsumer:
     """A static member; a killed service is back in 0.2 s, where a dynamic one would wait for its old session's end."""
 
     def __init__(
-        self, config: dict[str, Any], group: str, instance: str, session_s: float,
-        on_assign: OnAssign, on_revoke: OnGone, on_lost: OnGone,
+        self,
+        config: dict[str, Any],
+        group: str,
+        instance: str,
+        session_s: float,
+        on_assign: OnAssign,
+        on_revoke: OnGone,
+        on_lost: OnGone,
     ) -> None:
         session_ms = int(session_s * 1000)
         self._bootstrap = config["bootstrap.servers"]
-        self._client = Consumer(config | FETCHING | {
-            "group.id": group, "group.instance.id": instance, "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": session_ms, "heartbeat.interval.ms": max(100, min(3_000, session_ms // 6)),
-            "on_commit": self._on_commit,
-        })
+        self._client = Consumer(
+            config
+            | FETCHING
+            | {
+                "group.id": group,
+                "group.instance.id": instance,
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": session_ms,
+                "heartbeat.interval.ms": max(100, min(3_000, session_ms // 6)),
+                "on_commit": self._on_commit,
+            }
+        )
         self._on_assign, self._on_revoke, self._on_lost = on_assign, on_revoke, on_lost
         self._topics: list[str] = []
         self._assigned: set[Place] = set()
@@ -98,11 +118,11 @@ class KafkaGroupConsumer:
 
     def commit(self, offsets: Mapping[Place, int]) -> None:
         ours = {
-            place: offset for place, offset in offsets.items()
+            place: offset
+            for place, offset in offsets.items()
             if place in self._assigned and offset > self._mirrored.get(place, -1)
         }
         if ours:
-            self._mirrored |= ours
             try:
                 self._client.commit(
                     offsets=[TopicPartition(*place, offset) for place, offset in ours.items()], asynchronous=True
@@ -152,29 +172,35 @@ class KafkaGroupConsumer:
             self._keep(error)
 
     def _revoke(self, client: Consumer, parts: list[TopicPartition]) -> None:
-        self._go(client, parts, self._on_revoke)
+        places = [(part.topic, part.partition) for part in parts]
+        self._tell(self._on_revoke, places)
+        self._forget(places)
+        client.incremental_unassign(parts)
 
     def _lost(self, client: Consumer, parts: list[TopicPartition]) -> None:
-        self._go(client, parts, self._on_lost)
-
-    def _go(self, client: Consumer, parts: list[TopicPartition], tell: OnGone) -> None:
         places = [(part.topic, part.partition) for part in parts]
-        try:
-            tell(places)
-        except BaseException as error:
-            self._keep(error)
+        self._forget(places)  # first: what is lost must not be committed any more
+        self._tell(self._on_lost, places)
+        client.incremental_unassign(parts)
+
+    def _forget(self, places: list[Place]) -> None:
         self._assigned -= set(places)
         self._gone |= set(places)
         for place in places:
             self._mirrored.pop(place, None)
-        client.incremental_unassign(parts)
+
+    def _tell(self, callback: OnGone, places: list[Place]) -> None:
+        try:
+            callback(places)
+        except BaseException as error:
+            self._keep(error)
 
     def _on_commit(self, error: KafkaError | None, parts: list[TopicPartition]) -> None:
         failed = error if error is not None else next((part.error for part in parts if part.error is not None), None)
-        if failed is not None:
-            self._mirrored.clear()
-            if failed.code() not in REBALANCING | TRANSIENT:
-                self._keep(explained(failed, "the group's offsets", self._bootstrap))
+        if failed is None:
+            self._mirrored |= {(part.topic, part.partition): part.offset for part in parts}
+        elif failed.code() not in REBALANCING | TRANSIENT:
+            self._keep(explained(failed, "the group's offsets", self._bootstrap))
 
     def _keep(self, error: BaseException) -> None:
         """What a callback raises comes out of the next call, never lost in librdkafka."""
@@ -187,22 +213,20 @@ class KafkaGroupConsumer:
 
 
 def _good(messages: list[Any], bootstrap: str) -> list[Message]:
-    """The records among messages, some of which may be errors; raises one that does not pass by itself."""
+    """The records among messages; errors that pass by themselves are left out, others raised."""
     for message in messages:
         if message.error() is not None:
-            break
-    else:
-        return cast(list[Message], messages)
-    for message in messages:
-        error = message.error()
-        if error is None or not (error.code() in TRANSIENT or error.retriable()) or error.fatal():
-            if error is None:
-                continue
-            where = message.topic() or ""
-            if error.code() == KafkaError._AUTO_OFFSET_RESET:
-                raise BusError(
-                    f"{where} partition {message.partition()}: offset {message.offset()} is out of range; what lay there "
-                    "is deleted, or the topic was made anew; nothing is skipped"
-                )
-            raise explained(error, where, bootstrap)
-    return [cast(Message, message) for message in messages if message.error() is None]
+            return [cast(Message, m) for m in messages if m.error() is None or _raise_lasting(m, bootstrap)]
+    return cast(list[Message], messages)
+
+
+def _raise_lasting(message: Any, bootstrap: str) -> bool:
+    error, topic = message.error(), message.topic() or ""
+    if error.code() == KafkaError._AUTO_OFFSET_RESET:
+        raise BusError(
+            f"{topic} partition {message.partition()}: offset {message.offset()} is out of range: what lay there is "
+            "deleted, or the topic was made anew; nothing is skipped"
+        )
+    if error.fatal() or not (error.code() in TRANSIENT or error.retriable()):
+        raise explained(error, topic, bootstrap)
+    return False

@@ -80,7 +80,10 @@ def launch(
     with (folder / "kafka.log").open("wb") as log:
         return subprocess.Popen(
             [*java, "kafka.Kafka", str(properties)],
-            stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
 
@@ -96,15 +99,19 @@ def explain(output: str) -> str:
 
 
 def _properties(data: Path, port: int, controller_port: int, more: Mapping[str, str]) -> str:
-    settings = NODE | {
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
-        "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller_port}",
-        "log.dirs": str(data),
-        "num.network.threads": "2",
-        "num.io.threads": "4",
-        "log.cleaner.dedupe.buffer.size": str(16 << 20),
-    } | dict(more)
+    settings = (
+        NODE
+        | {
+            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+            "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller_port}",
+            "log.dirs": str(data),
+            "num.network.threads": "2",
+            "num.io.threads": "4",
+            "log.cleaner.dedupe.buffer.size": str(16 << 20),
+        }
+        | dict(more)
+    )
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as Client
 
-from headrace.infra.bus import ProducerFailed, Unavailable
+from headrace.infra.bus import MAX_RECORD_BYTES, ProducerFailed, Unavailable
 from headrace.schemas.codec import Headers
 
 MAX_REQUEST_BYTES = 1_000_000
-MAX_RECORD_BYTES = 980_000  # leaves room for key and headers
 FLUSH_S, FULL_S = 0.5, 0.05
 STALLED_S = 60.0
 
@@ -28,17 +28,32 @@ class KafkaProducer:
         self._bootstrap = config["bootstrap.servers"]
         self._produced = self._acknowledged = 0
         self._failure: str | None = None
-        self._client = Client(config | {
-            "enable.idempotence": True, "acks": "all", "enable.gapless.guarantee": True,
-            "message.timeout.ms": 0,  # no record is given up: flush says so where the broker stays away
-            "partitioner": "murmur2_random", "compression.type": "lz4", "linger.ms": linger_ms,
-            "message.max.bytes": MAX_REQUEST_BYTES, "queue.buffering.max.messages": 100_000,
-            "on_delivery": self._delivered, "error_cb": self._erred,
-        })
-        self._send = self._client.produce
+        self._client = Client(
+            {
+                **config,
+                "acks": "all",
+                "enable.idempotence": True,
+                "enable.gapless.guarantee": True,
+                "message.timeout.ms": 0,  # no record is given up; flush says where the broker stays away
+                "partitioner": "murmur2_random",  # what Java, kafka-python and `infra.partitioner` compute
+                "compression.type": "lz4",
+                "linger.ms": linger_ms,
+                "message.max.bytes": MAX_REQUEST_BYTES,
+                "queue.buffering.max.messages": 100_000,
+                "topic.metadata.propagation.max.ms": 5_000,
+                "on_delivery": self._delivered,
+                "error_cb": self._erred,
+            }
+        )
+        self._send: Any = self._client.produce
 
     def produce(
-        self, topic: str, partition: int | None, key: bytes | None, value: bytes | None, headers: Headers,
+        self,
+        topic: str,
+        partition: int | None,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
         timestamp_ms: int,
     ) -> None:
         # too large for the client, produce() would raise, later records would be written, and there would be a gap
@@ -52,17 +67,17 @@ class KafkaProducer:
                 self._produced += 1
                 return
             except BufferError:
-                self._serve(FULL_S)
+                self._serve(self._client.poll, FULL_S)
             except KafkaException as error:
                 self._fail(f"{topic}: {error.args[0].str()}")
 
     def poll(self) -> None:
-        self._serve(0)
+        self._serve(self._client.poll, 0)
 
     def flush(self) -> None:
         seen, deadline = self._acknowledged, time.monotonic() + STALLED_S
         while self._acknowledged < self._produced:
-            self._serve(FLUSH_S, self._client.flush)
+            self._serve(self._client.flush, FLUSH_S)
             if self._acknowledged > seen:
                 seen, deadline = self._acknowledged, time.monotonic() + STALLED_S
             elif time.monotonic() > deadline:
@@ -77,14 +92,10 @@ class KafkaProducer:
         self._client.purge()
         self._client.close()
 
-    def _serve(self, wait_s: float, wait: Any = None) -> None:
+    def _serve(self, wait: Callable[[float], int], limit_s: float) -> None:
         try:
-            (wait or self._client.poll)(wait_s)
+            wait(limit_s)
         except Exception as error:  # a fatal error surfaces as KafkaException, or as SystemError out of a callback
-            self._fail(str(error))
-        except BaseException as error:  # or as a KafkaError, which is no Exception
-            if not isinstance(error, KafkaError):
-                raise
             self._fail(str(error))
         if self._failure is not None:
             self._fail(self._failure)

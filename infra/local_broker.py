@@ -149,16 +149,26 @@ def _start_container(home: Path, say: Say) -> Broker:
         say(f"Fetching {IMAGE} (once)")
     say(f"Starting Apache Kafka {VERSION} in Docker on 127.0.0.1:{port}")
     settings = NODE | {
-        "listeners": "PLAINTEXT://:9092,CONTROLLER://:29093", "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "listeners": "PLAINTEXT://:9092,CONTROLLER://:29093",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "controller.quorum.voters": "1@localhost:29093", "log.dirs": "/var/lib/kafka/data",
+        "controller.quorum.voters": "1@localhost:29093",
+        "log.dirs": "/var/lib/kafka/data",
     }
     variables = {f"KAFKA_{setting.upper().replace('.', '_')}": value for setting, value in settings.items()}
     variables["KAFKA_HEAP_OPTS"] = "-Xms256m -Xmx512m"
     _docker("rm", "-f", name)
     done = _docker(
-        "run", "-d", "--name", name, "-p", f"127.0.0.1:{port}:9092", "-v", f"{name}:/var/lib/kafka/data",
-        *(part for variable, value in variables.items() for part in ("-e", f"{variable}={value}")), IMAGE,
+        "run",
+        "-d",
+        "--name",
+        name,
+        "-p",
+        f"127.0.0.1:{port}:9092",
+        "-v",
+        f"{name}:/var/lib/kafka/data",
+        *(part for variable, value in variables.items() for part in ("-e", f"{variable}={value}")),
+        IMAGE,
     )
     if done.returncode != 0:
         raise NoBroker(f"Docker could not run {IMAGE}: {done.stderr.strip()[-400:]}. {THREE_WAYS}")

@@ -1,37 +1,51 @@
 """A keyed table in log order: rows at growing counters in LMDB, an index in memory, changes written at a commit.
 
-Keys in the order of the log make the store sequential: put and pop cost the same at a thousand rows and at a
-million (docs/performance.md). A row put and deleted between two commits is never written.
+Keys in the order of the log make the store sequential: a put and a pop cost the same at a thousand rows and at a
+million (benchmarks/bench_store.py). A row put and deleted between two commits is never written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
-Key = str | bytes | int
-_ALIVE = b"\x01"
+from headrace.infra.state_rows import Key, key_of, pack_row, value_of
+
+_ALIVE, _DEAD = 1, 0
+_BITS = 12
+_CHUNK = 1 << _BITS  # flags a chunk: what is dead at either end or in between costs no memory
+_WITHIN = _CHUNK - 1
+_SHORT = 40  # longer keys stand in the index by their digest, so that an index entry is bounded
+_DIGEST = 16
+_NOTHING: Any = object()
 
 
 class LogTable(MutableMapping[Any, Any]):
     """A mapping from str, bytes or int to values of one type, iterated oldest first.
 
-    `read` fetches a committed row (key and encoded value) by its counter. A value is never changed in place; a key
-    put again moves to the end.
+    `read` gives a committed row by its counter (`state_rows`); without it the table lives in memory only.
+    A value is never changed in place; a key put again moves to the end. A put or a deletion while iterating raises
+    RuntimeError at the next step. A committed value comes back as msgpack tells it: times in UTC, and lists where a
+    field of type Any held tuples. Values of type `bytes` are stored raw.
     """
 
-    __slots__ = ("_alive", "_base", "_decode", "_deleted", "_encode", "_fresh", "_index", "_keys", "_next", "_read", "name")
+    __slots__ = (
+        "_cached", "_chunks", "_decode", "_deleted", "_encode", "_fresh", "_index", "_next", "_open", "_read", "name",
+    )  # fmt: skip
 
-    def __init__(self, name: str, value_type: type, read: Callable[[int], tuple[Key, bytes]]) -> None:
+    def __init__(self, name: str, value_type: type, read: Callable[[int], bytes] | None = None) -> None:
         self.name = name
         self._read = read
         self._index: dict[Key, int] = {}
         self._fresh: dict[int, tuple[Key, Any]] = {}  # put since the last commit, by counter
-        self._deleted: list[int] = []  # committed rows deleted since
-        self._next = self._base = 0
-        self._alive = bytearray()
+        self._deleted: list[int] = []  # committed rows deleted since then
+        self._next = 0
+        self._chunks: dict[int, bytearray] = {}  # which counters are alive, oldest chunk first
+        self._open = self._chunk(0)  # the newest chunk
+        self._cached = (-1, b"")  # who expires rows looks at the oldest one again and again
         if value_type is bytes:
             self._encode: Callable[[Any], bytes] = bytes
             self._decode: Callable[[bytes], Any] = bytes
@@ -43,71 +57,102 @@ class LogTable(MutableMapping[Any, Any]):
         return len(self._index)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._index
+        return _slot(key) in self._index
 
     def __getitem__(self, key: Key) -> Any:
-        counter = self._index[key]
-        fresh = self._fresh.get(counter)
-        return fresh[1] if fresh is not None else self._decode(self._read(counter)[1])
-
-    def __setitem__(self, key: Key, value: Any) -> None:
-        old = self._index.get(key)
-        if old is not None:
-            self._drop(old)
-        counter = self._next
-        self._index[key] = counter
-        self._fresh[counter] = (key, value)
-        self._alive += _ALIVE
-        self._next = counter + 1
-
-    def __delitem__(self, key: Key) -> None:
-        self._drop(self._index.pop(key))
-
-    def pop(self, key: Key, *default: Any) -> Any:
-        """Remove a key and return its value, or the default."""
-        counter = self._index.pop(key, None)
+        counter = self._index.get(_slot(key))
         if counter is None:
-            if default:
-                return default[0]
             raise KeyError(key)
-        fresh = self._fresh.get(counter)
-        value = fresh[1] if fresh is not None else self._decode(self._read(counter)[1])
-        self._drop(counter)
-        return value
+        return self._value(counter)
 
     def get(self, key: Key, default: Any = None) -> Any:
         """The value of a key, or the default."""
-        return self[key] if key in self._index else default
+        counter = self._index.get(_slot(key))
+        return default if counter is None else self._value(counter)
 
-    def __iter__(self) -> Iterator[Key]:
-        at = self._alive.find(_ALIVE)
-        while at >= 0:
-            counter = self._base + at
-            fresh = self._fresh.get(counter)
-            yield fresh[0] if fresh is not None else self._read(counter)[0]
-            at = self._alive.find(_ALIVE, at + 1)
+    def __setitem__(self, key: Key, value: Any) -> None:
+        slot = _slot(key)
+        counter = self._next
+        old = self._index.pop(slot, None)
+        if old is not None:
+            self._drop(old)
+        within = counter & _WITHIN
+        if not within:
+            self._open = self._chunk(counter)
+        self._open[within] = _ALIVE
+        self._index[slot] = counter
+        self._fresh[counter] = (key, value)
+        self._next = counter + 1
+
+    def __delitem__(self, key: Key) -> None:
+        counter = self._index.pop(_slot(key), None)
+        if counter is None:
+            raise KeyError(key)
+        self._drop(counter)
+
+    def pop(self, key: Key, default: Any = _NOTHING) -> Any:
+        """Remove a key and return its value, or the default."""
+        counter = self._index.pop(_slot(key), None)
+        if counter is None:
+            if default is _NOTHING:
+                raise KeyError(key)
+            return default
+        self._chunks[counter >> _BITS][counter & _WITHIN] = _DEAD
+        fresh = self._fresh.pop(counter, None)
+        if fresh is not None:
+            return fresh[1]
+        self._deleted.append(counter)
+        return self._decode(value_of(self._row(counter)))
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Remove and return the newest item, as a dict does."""
+        for key in reversed(self):
+            return key, self.pop(key)
+        raise KeyError("popitem(): the table is empty")
+
+    def clear(self) -> None:
+        """Remove all rows."""
+        for counter in list(self._index.values()):
+            self._drop(counter)
+        self._index.clear()
+
+    def __iter__(self) -> Iterator[Any]:
+        unchanged = (self._next, len(self._index))
+        for number, chunk in self._chunks.items():
+            at = chunk.find(_ALIVE)
+            while at >= 0:
+                yield self._key((number << _BITS) + at)
+                self._still(unchanged)
+                at = chunk.find(_ALIVE, at + 1)
+
+    def __reversed__(self) -> Iterator[Any]:
+        unchanged = (self._next, len(self._index))
+        for number, chunk in reversed(self._chunks.items()):
+            at = chunk.rfind(_ALIVE)
+            while at >= 0:
+                yield self._key((number << _BITS) + at)
+                self._still(unchanged)
+                at = chunk.rfind(_ALIVE, 0, at)
 
     def load(self, counter: int, key: Key) -> None:
         """Take one committed row into the index; called in the order of the counters, at opening."""
-        if not self._index:
-            self._base = self._next = counter
-        self._alive += bytes(counter - self._next) + _ALIVE
-        self._index[key] = counter
+        self._chunk(counter)[counter & _WITHIN] = _ALIVE
+        self._index[_slot(key)] = counter
         self._next = counter + 1
 
     def resume(self, counter: int) -> None:
-        """Go on numbering from a counter that is not smaller than any used before."""
-        if counter > self._next:
-            if not self._index:
-                self._base = counter
-                self._alive.clear()
-            else:
-                self._alive += bytes(counter - self._next)
-            self._next = counter
+        """Go on numbering from a counter that is larger than any used before."""
+        self._next = max(self._next, counter)
+        self._open = self._chunk(self._next)
 
-    def changes(self) -> tuple[list[tuple[int, Key, bytes]], list[int]]:
-        """Rows to write and counters to delete since the last `committed`."""
-        return [(n, key, self._encode(value)) for n, (key, value) in self._fresh.items()], self._deleted
+    def changes(self) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+        """Rows to write and the places of those to delete since the last `committed`, both in order."""
+        encode = self._encode
+        rows = [
+            (counter.to_bytes(8, "big"), pack_row(counter, key, encode(value)))
+            for counter, (key, value) in self._fresh.items()
+        ]
+        return rows, [counter.to_bytes(8, "big") for counter in sorted(self._deleted)]
 
     @property
     def next_counter(self) -> int:
@@ -115,16 +160,53 @@ class LogTable(MutableMapping[Any, Any]):
         return self._next
 
     def committed(self) -> None:
-        """What `changes` named is durable; trims what is dead at the front."""
+        """What `changes` named is durable. Forgets it, and the chunks in which nothing is alive."""
         self._fresh.clear()
-        self._deleted = []
-        first = self._alive.find(_ALIVE)
-        dead = len(self._alive) if first < 0 else first
-        if dead > 4_096:
-            del self._alive[:dead]
-            self._base += dead
+        self._deleted.clear()
+        for number in [n for n, chunk in self._chunks.items() if chunk is not self._open and chunk.find(_ALIVE) < 0]:
+            del self._chunks[number]
+
+    def _chunk(self, counter: int) -> bytearray:
+        number = counter >> _BITS
+        chunk = self._chunks.get(number)
+        if chunk is None:
+            chunk = self._chunks[number] = bytearray(_CHUNK)
+        return chunk
+
+    def _still(self, unchanged: tuple[int, int]) -> None:
+        if (self._next, len(self._index)) != unchanged:
+            raise RuntimeError(f"table {self.name} changed during iteration")
+
+    def _key(self, counter: int) -> Key:
+        fresh = self._fresh.get(counter)
+        if fresh is not None:
+            return fresh[0]
+        self._cached = (counter, self._row(counter))
+        return key_of(self._cached[1])
+
+    def _value(self, counter: int) -> Any:
+        fresh = self._fresh.get(counter)
+        return fresh[1] if fresh is not None else self._decode(value_of(self._row(counter)))
+
+    def _row(self, counter: int) -> bytes:
+        if self._cached[0] == counter:
+            return self._cached[1]
+        if self._read is None:
+            raise LookupError(f"table {self.name} has no rows but those in memory")
+        return self._read(counter)
 
     def _drop(self, counter: int) -> None:
-        self._alive[counter - self._base] = 0
+        self._chunks[counter >> _BITS][counter & _WITHIN] = _DEAD
         if self._fresh.pop(counter, None) is None:
             self._deleted.append(counter)
+
+
+def _slot(key: Any) -> Any:
+    """What stands for a key in the index. Bytes as long as a digest are digested too, so that none poses as one."""
+    if type(key) is str:
+        return (
+            key if len(key) <= _SHORT else blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_DIGEST).digest()
+        )
+    if type(key) is bytes and (len(key) > _SHORT or len(key) == _DIGEST):
+        return blake2b(key, digest_size=_DIGEST, person=b"bytes").digest()
+    return key

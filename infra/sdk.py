@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from headrace.errors import HeadraceError, InvalidInput, NoAnswer, NotReleased, Refused, Rejected, Unreachable
+from headrace.errors import HeadraceError, InvalidInput, Missing, NoAnswer, NotReleased, Refused, Rejected, Unreachable
 from headrace.infra.settings import Settings
-from headrace.infra.subscription import NO_BROKER, Start, Subscription, connect
+from headrace.infra.subscription import NO_BROKER, Start, Subscription, broker_address, connect
 from headrace.infra.user_events import example, from_row, label_for
 from headrace.schemas.codec import TYPE_OF, Event, encode, headers_of
 from headrace.schemas.control import ControlEvent, PipelineReleased, PipelineRetired, RequestRefused
@@ -48,17 +48,32 @@ class Client:
         self._ready: dict[str, PipelineReleased] = {}
         self._predictions: dict[str, Subscription] = {}
         self._producer = connect(
-            KafkaProducer, self.settings, self.address, acks="all", enable_idempotence=True, compression_type="lz4",
-            linger_ms=2, batch_size=64 << 10, delivery_timeout_ms=int(ACKNOWLEDGED_S * 1000),
-            request_timeout_ms=int(ACKNOWLEDGED_S * 500), max_block_ms=int(ACKNOWLEDGED_S * 1000),
+            KafkaProducer,
+            self.settings,
+            self.address,
+            acks="all",
+            enable_idempotence=True,
+            compression_type="lz4",
+            linger_ms=2,
+            batch_size=64 << 10,
+            delivery_timeout_ms=int(ACKNOWLEDGED_S * 1000),
+            request_timeout_ms=int(ACKNOWLEDGED_S * 500),
+            max_block_ms=int(ACKNOWLEDGED_S * 1000),
             allow_auto_create_topics=False,
         )
 
     # --- publishing ---------------------------------------------------------------------------------------
 
     def publish(
-        self, pipeline: str, features: Mapping[str, Any], *, id: str | None = None, time: datetime | None = None,
-        entity: str | None = None, label: Label | None = None, history: bool = False,
+        self,
+        pipeline: str,
+        features: Mapping[str, Any],
+        *,
+        id: str | None = None,
+        time: datetime | None = None,
+        entity: str | None = None,
+        label: Label | None = None,
+        history: bool = False,
     ) -> str:
         """Publish one example and return its id once the broker acknowledged it.
 
@@ -76,9 +91,7 @@ class Client:
         event = label_for(id, label, entity=entity, time=time)
         self._acknowledged(self._send(self._topic(pipeline), event))
 
-    def publish_many(
-        self, pipeline: str, rows: Iterable[Row], *, progress: Callable[[int], None] | None = None
-    ) -> int:
+    def publish_many(self, pipeline: str, rows: Iterable[Row], *, progress: Callable[[int], None] | None = None) -> int:
         """Publish rows in order without waiting for each; returns how many the broker acknowledged: all.
 
         A row is an ExampleArrived, a LabelArrived, or a mapping with what `publish` takes (`features`, `id`, …;
@@ -106,22 +119,32 @@ class Client:
     # --- reading ------------------------------------------------------------------------------------------
 
     def subscribe(
-        self, topic: str | Sequence[str], pipeline: str = "", *, start: Start = "latest", types: Sequence[type] | None = None,
-        follow: bool = True, last: int | None = None,
+        self,
+        topic: str | Sequence[str],
+        pipeline: str = "",
+        *,
+        start: Start = "latest",
+        types: Sequence[type] | None = None,
+        follow: bool = True,
+        last: int | None = None,
     ) -> Iterator[Record]:
-        """The records of a topic (or several), each with `.event`, `.known_ms` and `.offset`, without repeats, as they come.
+        """The records of a topic (or several) as they come, each with `.event`, `.known_ms`, `.offset`; no repeats.
 
         `topic` is a name such as "predictions" or "model-updates"; of a shared topic, `pipeline` picks its part.
         The place is fixed before this returns. `follow=False` ends at the present end; `last` starts so many
         records before the ends. Raises Missing for a topic that does not exist, Unreachable.
         """
         subscription = self._subscription([topic] if isinstance(topic, str) else topic, pipeline, start, last)
-        return _chosen(subscription, pipeline, tuple(types) if types else (), follow)
+        return subscription.chosen(pipeline, tuple(types or ()), follow)
 
     def pipelines(self) -> dict[str, PipelineReleased]:
-        """The definitions in force by pipeline name; retired ones are left out."""
+        """The definitions in force by pipeline name; retired ones are left out, and there are none before `up`."""
         released: dict[str, PipelineReleased] = {}
-        for record in self.subscribe("pipelines", start="earliest", follow=False):
+        try:
+            records = self.subscribe("pipelines", start="earliest", follow=False)
+        except Missing:
+            return released
+        for record in records:
             if isinstance(record.event, PipelineReleased):
                 released[record.event.pipeline] = record.event
             elif isinstance(record.event, PipelineRetired):
@@ -129,8 +152,14 @@ class Client:
         return released
 
     def predict(
-        self, pipeline: str, features: Mapping[str, Any], *, timeout_s: float = 10.0, id: str | None = None,
-        time: datetime | None = None, entity: str | None = None,
+        self,
+        pipeline: str,
+        features: Mapping[str, Any],
+        *,
+        timeout_s: float = 10.0,
+        id: str | None = None,
+        time: datetime | None = None,
+        entity: str | None = None,
     ) -> PredictionMade:
         """Publish an example and wait for its prediction. Raises Rejected with the reasons, NoAnswer, as `publish`."""
         topic = self._topic(pipeline)
@@ -223,10 +252,7 @@ class Client:
         if pipeline not in self._ready:
             released = self.pipelines()
             if pipeline not in released:
-                others = f"; released are {', '.join(sorted(released))}" if released else ""
-                raise NotReleased(
-                    f"no pipeline {pipeline!r} is released{others}", f"headrace release pipelines/{pipeline}.py"
-                )
+                raise not_released(pipeline, released)
             self._wait_for_markers(topic)
             self._ready[pipeline] = released[pipeline]
         return topic
@@ -272,22 +298,8 @@ class Client:
         return Unreachable(f"the broker at {self.address} did not take a record: {error}", NO_BROKER)
 
 
-def broker_address(settings: Settings) -> str:
-    """The broker named in the settings, else the one that this folder runs, else the default address."""
-    if "bootstrap_servers" not in settings.model_fields_set:
-        from headrace.infra.local_broker import running
-
-        broker = running(settings.home)
-        if broker is not None:
-            return broker.address
-    return settings.bootstrap_servers
-
-
-def _chosen(subscription: Subscription, pipeline: str, types: tuple[type, ...], follow: bool) -> Iterator[Record]:
-    with subscription:
-        for record in subscription if follow else subscription.read_to_end():
-            if types and not isinstance(record.event, types):
-                continue
-            if pipeline and not record.pipeline and getattr(record.event, "pipeline", pipeline) != pipeline:
-                continue
-            yield record
+def not_released(pipeline: str, released: Iterable[str]) -> NotReleased:
+    """The error for a name that was never released, or was retired."""
+    known = ", ".join(sorted(released))
+    others = f"; released are {known}" if known else ": nothing is"
+    return NotReleased(f"no pipeline {pipeline!r} is released{others}", f"headrace release pipelines/{pipeline}.py")

@@ -27,7 +27,8 @@ def load_served(client: Client, pipeline: str, alias: str) -> Any:
     artifacts = Artifacts(client.settings.artifact_url, client.settings.key())
     data, _ = artifacts.get(newest_uri(client, updated))
     released = [
-        record.event for record in client.subscribe("pipelines", pipeline, start="earliest", follow=False)
+        record.event
+        for record in client.subscribe("pipelines", pipeline, start="earliest", follow=False)
         if isinstance(record.event, PipelineReleased) and record.event.release == updated.release
     ]
     if released:

@@ -1,39 +1,34 @@
 """The durable state of one fold on one input partition: one LMDB environment, one transaction a commit.
 
 State, sequences, next offset and all changed rows of the keyed tables become durable together, so a reader after a
-crash sees the old commit or the new one. What would be unpickled is authenticated first. LMDB runs without
-WRITEMAP: a full disk must be an error, not a signal.
+crash sees the old commit or the new one. What is unpickled is authenticated first; rows carry checksums. LMDB runs
+without WRITEMAP, because a full disk must be an error and not a signal, and with metasync, because a commit that a
+power cut undoes would stand behind what the consumer group was told.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
-import hmac
+import errno
 import os
 import pickle
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lmdb
 import msgspec
 
-from headrace.infra.log_table import Key, LogTable
+from headrace.infra.log_table import LogTable
+from headrace.infra.state_lock import StateLocked, StateRefused, lock_folder
+from headrace.infra.state_rows import Head, RowDamaged, checked_key, pack_head, unpack_head
 
-FIRST_MAP_BYTES = 64 << 20
-FORMAT = b"headrace-state-1"
-_HEAD = b"head"
-_MAC_BYTES = 32
-
-
-class StateRefused(RuntimeError):
-    """State cannot be used; nothing was written. The message names the folder and the next command."""
-
-
-class StateLocked(StateRefused):
-    """Another process owns the folder."""
+MAP_BYTES = 256 << 20  # address space, not memory; doubled when full
+MAX_TABLES = 32
+HEAD = b"head"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StateCorrupt(StateRefused):
@@ -41,7 +36,7 @@ class StateCorrupt(StateRefused):
 
 
 class StateForeign(StateRefused):
-    """Another key, topic, format or release wrote the state."""
+    """Another key or another version wrote the state."""
 
 
 class StateDiskFull(StateRefused):
@@ -49,7 +44,7 @@ class StateDiskFull(StateRefused):
 
 
 class StateBehind(StateRefused):
-    """A commit would take the state back: another process went on with it."""
+    """A commit would take the state back: its offset falls, or another process went on with the state."""
 
 
 @dataclass(frozen=True)
@@ -57,166 +52,197 @@ class Saved:
     """What the last commit holds: next offset, sequences, the fields of the fold's State but its tables, facts."""
 
     offset: int
-    sequences: dict[str, int]
+    sequences: dict[Any, int]
     fields: dict[str, Any]
     meta: dict[str, str]
 
 
 class Store:
-    """Opens or makes the environment in `folder`; `key` authenticates. Raises StateRefused."""
+    """The state in a folder, owned by this process until `close`. `key` authenticates what was saved.
+
+    Raises StateLocked, StateForeign, StateCorrupt; each names the folder and the next command.
+    """
 
     def __init__(self, folder: Path, key: bytes) -> None:
         self.folder = folder
-        self._key = hashlib.sha256(FORMAT + key).digest()
+        self._key = key
         self._tables: dict[str, tuple[LogTable, Any]] = {}
-        self._offset = -1
+        self._reading: Any = None  # one read transaction between two commits: half the price of one for each row
         folder.mkdir(parents=True, exist_ok=True)
-        size = max(FIRST_MAP_BYTES, 2 * sum(f.stat().st_size for f in folder.glob("data.mdb")))
+        self._lock = lock_folder(folder)
         try:
-            self._env = lmdb.open(str(folder), map_size=size, max_dbs=16, subdir=True, metasync=True, readahead=False)
-            self._head = self._env.open_db(b"head")
-        except lmdb.Error as error:
-            raise StateCorrupt(self._says(f"cannot be opened ({error})")) from error
+            self._env = self._open()
+            with self._refusals("cannot be read"):
+                self._db = self._env.open_db(HEAD)
+                with self._env.begin(db=self._db) as txn:
+                    self._stored: bytes | None = txn.get(HEAD)
+            self._head = self._checked(self._stored) if self._stored is not None else None
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def open(cls, folder: Path, key: bytes) -> Store:
-        """The store in a folder. Raises StateRefused."""
+        """The store in a folder, made where there is none."""
         return cls(folder, key)
 
     def load(self) -> Saved | None:
-        """What the last commit holds, None where there was none. Raises StateCorrupt, StateForeign."""
-        try:
-            with self._env.begin(db=self._head) as txn:
-                data = txn.get(_HEAD)
-        except lmdb.Error as error:
-            raise StateCorrupt(self._says(f"cannot be read ({error})")) from error
-        if data is None:
+        """What the last commit holds, None where there was none. Raises StateForeign."""
+        if self._head is None:
             return None
-        mac, body = data[:_MAC_BYTES], data[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(body)):
-            raise StateForeign(self._says("is damaged or was written with another HEADRACE_ARTIFACT_KEY"))
-        saved = Saved(**pickle.loads(body))
-        self._offset = saved.offset
-        return saved
+        try:
+            sequences, fields = pickle.loads(self._head.pickled)
+        except Exception as error:  # authentic bytes: whatever they raise, other code wrote them
+            raise StateForeign(
+                self._says(f"was written by another version of the code ({type(error).__name__}: {error})")
+            ) from error
+        return Saved(self._head.offset, sequences, fields, self._head.meta)
 
     def table(self, name: str, value_type: type) -> LogTable:
         """The keyed table of a name, as it was at the last commit. Raises StateCorrupt."""
-        db = self._env.open_db(b"table-" + name.encode())
+        with self._refusals(f"cannot be read in table {name}"):
+            db = self._env.open_db(b"table-" + name.encode())
 
-        def read(counter: int) -> tuple[Key, bytes]:
+            def read(counter: int) -> bytes:
+                try:
+                    if self._reading is None:
+                        self._reading = self._env.begin()
+                    row: bytes | None = self._reading.get(counter.to_bytes(8, "big"), None, db)
+                except lmdb.Error as error:
+                    self._refuse(f"cannot be read in table {name}", error)
+                if row is None:
+                    raise StateCorrupt(self._says(f"lacks row {counter} of table {name}"))
+                return row
+
+            table = LogTable(name, value_type, read)
             with self._env.begin(db=db) as txn:
-                row = txn.get(counter.to_bytes(8, "big"))
-            if row is None:
-                raise StateCorrupt(self._says(f"lacks row {counter} of {name}"))
-            return _unpack(row)
-
-        table = LogTable(name, value_type, read)
-        try:
-            with self._env.begin(db=db, buffers=True) as txn:
-                for counter, row in txn.cursor():
-                    table.load(int.from_bytes(counter, "big"), _unpack_key(row))
-                resumed = txn.get(f"next-{name}".encode(), db=self._head)
-        except (lmdb.Error, ValueError, msgspec.DecodeError) as error:
-            raise StateCorrupt(self._says(f"has unreadable rows of {name} ({error})")) from error
-        table.resume(int.from_bytes(resumed, "big") if resumed is not None else 0)
+                for place, row in txn.cursor():
+                    counter = int.from_bytes(place, "big")
+                    table.load(counter, checked_key(counter, row))
+        rows, following = self._head.tables.get(name, (0, 0)) if self._head is not None else (0, 0)
+        if len(table) != rows or table.next_counter > following:
+            raise StateCorrupt(self._says(f"has {len(table)} rows in table {name}, the last commit had {rows}"))
+        table.resume(following)
         self._tables[name] = (table, db)
         return table
 
-    def commit(self, offset: int, sequences: dict[str, int], fields: dict[str, Any], meta: dict[str, str]) -> None:
-        """Make everything durable in one transaction. Raises StateDiskFull, StateBehind; then nothing is written."""
-        if offset < self._offset:
-            raise StateBehind(self._says(f"stands at offset {self._offset}, a commit of {offset} would take it back"))
-        body = pickle.dumps(
-            {"offset": offset, "sequences": sequences, "fields": fields, "meta": meta}, protocol=pickle.HIGHEST_PROTOCOL
-        )
-        changes = [(db, table, *table.changes()) for table, db in self._tables.values()]
-        while True:
-            try:
-                self._write(self._mac(body) + body, changes)
-                break
-            except lmdb.MapFullError:
-                self._grow()
-            except lmdb.Error as error:
-                if isinstance(error, lmdb.DiskError) or "No space left" in str(error):
-                    raise StateDiskFull(self._says("has no room on its disk; free some, the service goes on by itself")) from error
-                raise StateCorrupt(self._says(f"cannot be written ({error})")) from error
-        for _, table, _, _ in changes:
+    def commit(self, offset: int, sequences: dict[Any, int], fields: dict[str, Any], meta: dict[str, str]) -> None:
+        """Make everything durable in one transaction. Raises StateDiskFull, StateBehind: then nothing is written."""
+        if self._head is not None and offset < self._head.offset:
+            raise StateBehind(
+                self._says(f"stands at offset {self._head.offset}, a commit of {offset} would take it back")
+            )
+        tables = dict(self._head.tables) if self._head is not None else {}
+        tables |= {name: (len(table), table.next_counter) for name, (table, _) in self._tables.items()}
+        head = Head(offset, meta, tables, pickle.dumps((sequences, fields), protocol=pickle.HIGHEST_PROTOCOL))
+        stored = pack_head(self._key, head)
+        changes = [(db, *table.changes()) for table, db in self._tables.values()]
+        if self._reading is not None:
+            self._reading.abort()  # an old reader would keep LMDB from using freed pages again
+            self._reading = None
+        with self._refusals("cannot be written"):
+            self._write(stored, changes)
+        for table, _ in self._tables.values():
             table.committed()
-        self._offset = offset
+        self._stored, self._head = stored, head
 
     def copy(self, to: Path) -> None:
-        """Copy the last commit into a new folder, compacted; complete under its name or not there."""
-        temporary = to.with_name(to.name + ".tmp")
+        """Copy the last commit, compacted, into a folder that does not exist yet; it is whole or not there."""
+        if to.exists():
+            raise FileExistsError(f"{to} exists already")
+        temporary = to.with_name(f"{to.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        self._env.copy(str(temporary), compact=True)
-        os.replace(temporary, to)
+        try:
+            with self._refusals(f"cannot be copied to {to}"):
+                self._env.copy(str(temporary), compact=True)
+            for path in (temporary / "data.mdb", temporary):
+                _sync(path)
+            temporary.rename(to)
+            _sync(to.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
     def close(self) -> None:
-        """Let the environment go, without a commit."""
-        self._env.close()
+        """Let the folder go, without a commit."""
+        env = getattr(self, "_env", None)
+        if env is not None:
+            env.close()
+        self._lock.release()
 
-    def _write(self, head: bytes, changes: list[tuple[Any, LogTable, list[tuple[int, Key, bytes]], list[int]]]) -> None:
-        with self._env.begin(write=True) as txn:
-            for db, table, rows, deleted in changes:
-                for counter in deleted:
-                    txn.delete(counter.to_bytes(8, "big"), db=db)
-                for counter, key, value in rows:
-                    txn.put(counter.to_bytes(8, "big"), _pack(key, value), db=db, append=True)
-                txn.put(f"next-{table.name}".encode(), table.next_counter.to_bytes(8, "big"), db=self._head)
-            txn.put(_HEAD, head, db=self._head)
+    def _open(self) -> lmdb.Environment:
+        path = self.folder / "data.mdb"
+        size = path.stat().st_size if path.exists() else 0
+        with self._refusals("cannot be opened"):
+            env = lmdb.open(
+                str(self.folder), map_size=max(MAP_BYTES, 2 * size), max_dbs=MAX_TABLES, metasync=True, readahead=False
+            )
+        used = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        if path.stat().st_size < used:
+            # Reading a mapped page beyond the file's end would be a SIGBUS; as zeros it is an error. A page that LMDB
+            # freed before it was ever written may lie there rightly, so the size alone proves no damage.
+            os.truncate(path, used)
+        return env
 
-    def _grow(self) -> None:
-        size = self._env.info()["map_size"]
-        free = os.statvfs(self.folder)
-        if free.f_bavail * free.f_frsize < 1 << 20:
-            raise StateDiskFull(self._says("has no room on its disk; free some, the service goes on by itself"))
-        self._env.set_mapsize(size * 2)
+    def _checked(self, stored: bytes) -> Head:
+        try:
+            return unpack_head(self._key, stored)
+        except RowDamaged as error:
+            raise StateCorrupt(self._says(f"is damaged ({error})")) from None
+        except ValueError as error:
+            raise StateForeign(self._says(f"was written {error}")) from None
 
-    def _mac(self, body: bytes) -> bytes:
-        return hmac.new(self._key, body, hashlib.sha256).digest()
+    def _write(self, stored: bytes, changes: list[tuple[Any, list[tuple[bytes, bytes]], list[bytes]]]) -> None:
+        while True:
+            try:
+                with self._env.begin(write=True) as txn:
+                    if txn.get(HEAD, db=self._db) != self._stored:
+                        raise StateBehind(self._says("was taken over by another process, so this one must end"))
+                    for db, rows, deleted in changes:
+                        _delete(txn.cursor(db), deleted)
+                        txn.cursor(db).putmulti(rows, append=True)
+                    txn.put(HEAD, stored, db=self._db)
+                return
+            except lmdb.MapFullError:
+                self._env.set_mapsize(self._env.info()["map_size"] * 2)
+
+    @contextlib.contextmanager
+    def _refusals(self, what: str) -> Iterator[None]:
+        """Turn what LMDB raises into refusals."""
+        try:
+            yield
+        except (lmdb.Error, RowDamaged, msgspec.DecodeError, OSError) as error:
+            self._refuse(what, error)
+
+    def _refuse(self, what: str, error: Exception) -> NoReturn:
+        if isinstance(error, lmdb.DiskError) or getattr(error, "errno", getattr(error, "code", None)) in FULL:
+            raise StateDiskFull(
+                f"the state in {self.folder} {what}: there is no room on its disk. Free some and start again; nothing "
+                "is lost"
+            ) from error
+        raise StateCorrupt(self._says(f"{what} ({error})")) from error
 
     def _says(self, what: str) -> str:
         return f"the state in {self.folder} {what}. To fold it again from the log: headrace reset {self.folder}"
 
 
-def _pack(key: Key, value: bytes) -> bytes:
-    packed = msgspec.msgpack.encode(key)
-    return len(packed).to_bytes(2, "big") + packed + value
+def _delete(cursor: Any, places: list[bytes]) -> None:
+    """Delete ascending places: a deletion leaves the cursor at the next row, often the next one to go."""
+    for place in places:
+        if cursor.key() == place or cursor.set_key(place):
+            cursor.delete()
 
 
-def _unpack(row: bytes) -> tuple[Key, bytes]:
-    end = 2 + int.from_bytes(row[:2], "big")
-    return msgspec.msgpack.decode(row[2:end]), row[end:]
-
-
-def _unpack_key(row: Any) -> Key:
-    return msgspec.msgpack.decode(bytes(row[2 : 2 + int.from_bytes(row[:2], "big")]))  # type: ignore[no-any-return]
-
-
-def lock_folder(folder: Path) -> int:
-    """Own a state folder until the process ends; returns the descriptor. Raises StateLocked with the owner's id.
-
-    A lock is held while a process is stopped and is free at once after a kill, which no timeout could tell.
-    """
-    path = folder / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = ""
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            owner = path.read_text().strip()
+        os.fsync(descriptor)
+    finally:
         os.close(descriptor)
-        raise StateLocked(
-            f"the state in {folder} belongs to process {owner or 'of another owner'}, which is alive; set HEADRACE_INSTANCE "
-            "to run a second instance beside it"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    os.register_at_fork(after_in_child=lambda: _close(descriptor))
-    return descriptor
 
 
-def _close(descriptor: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(descriptor)
+__all__ = [
+    "Saved", "StateBehind", "StateCorrupt", "StateDiskFull", "StateForeign", "StateLocked", "StateRefused", "Store",
+    "lock_folder",
+]  # fmt: skip

@@ -30,7 +30,12 @@ class Subscription:
     """
 
     def __init__(
-        self, settings: Settings, address: str, topics: Sequence[str], start: Start = "latest", last: int | None = None,
+        self,
+        settings: Settings,
+        address: str,
+        topics: Sequence[str],
+        start: Start = "latest",
+        last: int | None = None,
     ) -> None:
         """`topics` as the broker knows them; `last` starts that many records before each end."""
         from kafka import KafkaConsumer, TopicPartition
@@ -73,6 +78,16 @@ class Subscription:
         ends = self._consumer.end_offsets(self._places) if self._places else {}
         while any(self._consumer.position(place) < end for place, end in ends.items()):
             yield from self.poll(0.5)
+
+    def chosen(self, pipeline: str, types: tuple[type, ...], follow: bool) -> Iterator[Record]:
+        """The records of these types (all where none is named) of one pipeline (all likewise); closes at the end."""
+        with self:
+            for record in self if follow else self.read_to_end():
+                if types and not isinstance(record.event, types):
+                    continue
+                if pipeline and not record.pipeline and getattr(record.event, "pipeline", pipeline) != pipeline:
+                    continue
+                yield record
 
     def skip_to_end(self) -> None:
         """Leave out what came up to now."""
@@ -178,9 +193,29 @@ def _as_written(record: Record) -> Record:
     except ValueError:
         event = None
     return Record(
-        event, record.known_ms, record.topic, record.pipeline, record.partition, record.offset, record.key, record.body,
-        record.source, record.sequence, record.headers,
+        event,
+        record.known_ms,
+        record.topic,
+        record.pipeline,
+        record.partition,
+        record.offset,
+        record.key,
+        record.body,
+        record.source,
+        record.sequence,
+        record.headers,
     )
+
+
+def broker_address(settings: Settings) -> str:
+    """The broker named in the settings, else the one that this folder runs, else the default address."""
+    if "bootstrap_servers" not in settings.model_fields_set:
+        from headrace.infra.local_broker import running
+
+        broker = running(settings.home)
+        if broker is not None:
+            return broker.address
+    return settings.bootstrap_servers
 
 
 def connect(kind: Any, settings: Settings, address: str, **more: Any) -> Any:

@@ -15,22 +15,29 @@ ROW_KEYS = ("features", "id", "time", "entity", "label", "history")
 
 
 def example(
-    features: Mapping[str, Any], *, id: str | None = None, time: datetime | str | None = None,
-    entity: str | None = None, label: Label | None = None, history: bool = False,
+    features: Mapping[str, Any],
+    *,
+    id: str | None = None,
+    time: datetime | str | None = None,
+    entity: str | None = None,
+    label: Label | None = None,
+    history: bool = False,
 ) -> ExampleArrived:
     """An example; `id` is made here where none is given, `time` is now. None and NaN among features are left out."""
     if not isinstance(features, Mapping):
         raise InvalidInput(f"features are a mapping of columns to values, not {features!r}")
     values = {str(name): plain(value) for name, value in features.items() if not is_absent(value)}
     return ExampleArrived(
-        id=uuid.uuid4().hex if id is None else id, time=zoned(time), features=values, entity=entity,
-        label=None if label is None else plain(label), history=history,
+        id=uuid.uuid4().hex if id is None else id,
+        time=zoned(time),
+        features=values,
+        entity=entity,
+        label=None if label is None else plain(label),
+        history=history,
     )
 
 
-def label_for(
-    id: str, label: Label, *, entity: str | None = None, time: datetime | str | None = None
-) -> LabelArrived:
+def label_for(id: str, label: Label, *, entity: str | None = None, time: datetime | str | None = None) -> LabelArrived:
     """The answer to an example."""
     return LabelArrived(id=id, time=zoned(time), label=plain(label), entity=entity)
 

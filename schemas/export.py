@@ -53,8 +53,11 @@ def json_schema(name: str) -> Document:
         parts = schema.pop("$defs", {})
     defs = {part: _tidy(parts[part]) for part in sorted(parts)}
     return {
-        "$schema": DIALECT, "$id": f"urn:{PREFIX.rstrip('.')}:{name}:{VERSION.lstrip('.')}", "title": name,
-        **_tidy(schema), **({"$defs": defs} if defs else {}),
+        "$schema": DIALECT,
+        "$id": f"urn:{PREFIX.rstrip('.')}:{name}:{VERSION.lstrip('.')}",
+        "title": name,
+        **_tidy(schema),
+        **({"$defs": defs} if defs else {}),
     }
 
 
@@ -66,7 +69,8 @@ def asyncapi() -> Document:
         for action, services in (("send", topic.producers), ("receive", topic.consumers)):
             for service in services:
                 operations[f"{service}.{action}.{_id(topic)}"] = {
-                    "action": action, "channel": {"$ref": f"#/channels/{_id(topic)}"},
+                    "action": action,
+                    "channel": {"$ref": f"#/channels/{_id(topic)}"},
                     "summary": f"{service} {'writes' if action == 'send' else 'reads'} {topic.name}",
                 }
     return {

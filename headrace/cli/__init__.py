@@ -13,14 +13,19 @@ from headrace.cli.app import app as app
 GROUPS = (start, releases, streams, models, stack, topics)
 
 
-@app.callback()
-def headrace(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    """Keeps machine-learning models trained, validated, watched and served from a stream of events."""
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         print(f"headrace {metadata.version('headrace')}")
         raise typer.Exit
+
+
+@app.callback()
+def headrace(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Keeps machine-learning models trained, validated, watched and served from a stream of events."""
 
 
 def main() -> None:

@@ -11,11 +11,25 @@ import typer
 
 from headrace.cli.errors import Commands
 
-START, PIPELINES, DATA, MODELS, RUNNING = "Start", "Pipelines", "Data", "Models", "Running"
+START, PIPELINES, DATA, MODELS, RUNNING = PANELS = ("Start", "Pipelines", "Data", "Models", "Running")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+class Ordered(Commands):
+    """Lists the headings in the order in which a newcomer needs them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all commands."""
+        panels = {name: getattr(command, "rich_help_panel", None) for name, command in self.commands.items()}
+        return sorted(panels, key=lambda name: PANELS.index(panels[name]) if panels[name] in PANELS else len(PANELS))
+
+
 app = typer.Typer(
-    name="headrace", cls=Commands, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    name="headrace",
+    cls=Ordered,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: headrace demo, or headrace init NAME --csv FILE --label COLUMN",
 )

@@ -38,7 +38,7 @@ def to_label(cell: Any, spec: ContractSpec) -> Label:
     """The cell as the pipeline's label."""
     if spec.label.type == "bool":
         return to_truth(cell)  # type: ignore[no-any-return]
-    return to_number(cell) if spec.label.type == "float" else to_text(cell)  # type: ignore[no-any-return]
+    return to_number(cell) if spec.label.type == "float" else to_text(cell)
 
 
 def to_number(cell: Any) -> Any:

@@ -33,9 +33,8 @@ def bus() -> Iterator[tuple[Bus, Settings]]:
     """The Kafka bus that services use, and the settings. Raises Unreachable where no broker answers."""
     from headrace.errors import Unreachable
     from headrace.infra.kafka_bus import KafkaBus
-    from headrace.infra.sdk import broker_address
     from headrace.infra.settings import Settings
-    from headrace.infra.subscription import NO_BROKER, listens
+    from headrace.infra.subscription import NO_BROKER, broker_address, listens
 
     found = Settings()
     address = broker_address(found)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.errors import Missing
 from headrace.schemas.control import (
     MetricsUpdated,
     ModelUpdated,
@@ -23,6 +24,7 @@ from headrace.schemas.record import Record
 from headrace.schemas.topics import full_name
 from headrace.services import FOLDS
 from headrace.services.registry import core as registry
+from headrace.services.registry.releases import UNCHANGED
 
 if TYPE_CHECKING:
     from headrace.infra.sdk import Client
@@ -56,7 +58,7 @@ class Facts:
 
 
 def fold(records: Iterable[Record]) -> dict[str, Facts]:
-    """Every pipeline that `control-log` knows, by name: the registry's own fold, and the runs and verdicts beside it."""
+    """Every pipeline that `control-log` knows, by name: the registry's fold, runs and verdicts beside it."""
     state, world = registry.State(), registry.example_world()
     runs: dict[str, dict[str, Run]] = {}
     verdicts: dict[str, list[ModelValidated]] = {}
@@ -73,26 +75,28 @@ def fold(records: Iterable[Record]) -> dict[str, Facts]:
             case TrainingFailed():
                 _end(runs, event.pipeline, event.run or "", "failed", event.reason)
             case TrainingCompleted():
-                for found in (runs.get(event.pipeline, {}).get(event.run),):
-                    if found is not None:
-                        found.labels = event.n_labels
+                completed = runs.get(event.pipeline, {}).get(event.run)
+                if completed is not None:
+                    completed.labels = event.n_labels
             case ModelValidated():
                 verdicts.setdefault(event.pipeline, []).append(event)
-            case RequestRefused():
+            case RequestRefused() if event.kind != UNCHANGED:
                 refused[event.pipeline] = event
             case _:
                 pass
     return {
-        name: Facts(
-            name, found.released.release, found, runs.get(name, {}), verdicts.get(name, []), refused.get(name)
-        )
+        name: Facts(name, found.released.release, found, runs.get(name, {}), verdicts.get(name, []), refused.get(name))
         for name, found in state.pipelines.items()
     }
 
 
 def read(client: Client, pipeline: str | None = None) -> dict[str, Facts]:
-    """The facts of one pipeline or of all. Raises Unreachable, Missing."""
-    found = fold(client.subscribe("control-log", pipeline or "", start="earliest", follow=False))
+    """The facts of one pipeline or of all; none before the topics exist. Raises Unreachable."""
+    try:
+        records = client.subscribe("control-log", pipeline or "", start="earliest", follow=False)
+    except Missing:
+        return {}
+    found = fold(records)
     return {name: facts for name, facts in found.items() if pipeline in (None, name)}
 
 
@@ -112,8 +116,13 @@ def status_of(client: Client, facts: Facts) -> dict[str, Any]:
         "partitions": released.partitions,
         "by": released.by,
         "file": file_state(facts.name, released.definition.source_digest, facts.release),
-        "champion": None if champion is None else {
-            "version": champion.version, "run": champion.run, "follows": champion.follows, "reason": champion.reason,
+        "champion": None
+        if champion is None
+        else {
+            "version": champion.version,
+            "run": champion.run,
+            "follows": champion.follows,
+            "reason": champion.reason,
             "revision": f"{champion.version}@{_revision(champion, newest)}",
         },
         "labels": learned,
@@ -135,7 +144,9 @@ def scores(client: Client, pipeline: str) -> dict[str, Any] | None:
     found = None
     for record in client.subscribe("metrics", pipeline, last=TAIL * 20, follow=False):
         event = record.event
-        if isinstance(event, MetricsUpdated) and (event.alias, event.scope) == ("champion", "windowed") and not event.slice:
+        if not isinstance(event, MetricsUpdated) or event.slice is not None:
+            continue
+        if (event.alias, event.scope) == ("champion", "windowed"):
             found = {"n": event.n, "coverage": event.coverage, **event.metrics}
     return found
 
@@ -162,14 +173,17 @@ def lags(client: Client, pipelines: Iterable[str]) -> dict[str, int | None]:
     consumer = connect(KafkaConsumer, client.settings, client.address, enable_auto_commit=False)
     try:
         committed = {
-            group: offsets for group, offsets in admin.list_group_offsets(sorted(set(groups.values()))).items() if offsets
+            group: offsets
+            for group, offsets in admin.list_group_offsets(sorted(set(groups.values()))).items()
+            if offsets
         }
         found: dict[str, int | None] = {}
         for one in FOLDS:
             topics = [full_name(one.input, name, namespace) for name in (names if "<p>" in one.input else [""])]
             places = [
                 TopicPartition(topic, partition)
-                for topic in topics for partition in consumer.partitions_for_topic(topic) or ()
+                for topic in topics
+                for partition in consumer.partitions_for_topic(topic) or ()
             ]
             offsets = committed.get(groups[one.id])
             if offsets is None or not places:

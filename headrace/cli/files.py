@@ -104,5 +104,9 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
 
 
 READERS: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {
-    ".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".parquet": _parquet,
 }

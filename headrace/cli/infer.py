@@ -84,7 +84,7 @@ def infer_column(given: str, cells: Sequence[Any], taken: set[str]) -> Column:
     if all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
         finite = [number for number in numbers if math.isfinite(number)]
         kind: Kind = "int" if all(isinstance(number, int) for number in numbers) else "float"
-        low, high = bounds(min(finite), max(finite)) if finite else (None, None)
+        low, high = bounds(finite, kind) if finite else (None, None)
         return Column(name, given, kind, optional, low=low, high=high)
     texts = [to_text(value) for value in values]
     different = sorted(set(texts))
@@ -115,10 +115,18 @@ def infer_label(given: str, cells: Sequence[Any]) -> LabelColumn:
     return LabelColumn(given, "str", (), most)
 
 
-def bounds(low: float, high: float) -> tuple[float, float]:
-    """Rounded bounds with room to both sides; what was never below 0, or above it, stays so."""
+def bounds(numbers: Sequence[float], kind: Kind) -> tuple[float, float]:
+    """Rounded bounds with room to both sides; what was never below 0, or above it, stays so.
+
+    No room for what looks like a flag (a whole number with two values) or a share (from 0 to 1).
+    """
+    low, high = min(numbers), max(numbers)
+    if (low, high) == (0, 1) or (kind == "int" and len(set(numbers)) == 2):
+        return float(low), float(high)
     room = ROOM * ((high - low) or abs(high) or 1.0)
     below, above = _round(low - room, math.floor), _round(high + room, math.ceil)
+    if kind == "int":
+        below, above = math.floor(below), math.ceil(above)
     return (max(0.0, below) if low >= 0 else below), (min(0.0, above) if high <= 0 else above)
 
 

@@ -11,7 +11,6 @@ import typer
 from headrace.cli import connect, output
 from headrace.cli.app import MODELS, AnyName, Json, Name, command, operator
 from headrace.cli.releases import Wait
-from headrace.errors import NotReleased
 
 
 @command(MODELS, "headrace models rainfall")
@@ -32,14 +31,23 @@ def models(name: AnyName = None, as_json: Json = False) -> None:
         versions, aliases = registry.models(state, pipeline)
         for version in versions:
             named = [alias for alias, update in aliases.items() if update.version == version.version]
-            listed.append({"pipeline": pipeline, "aliases": named, **{
-                field: getattr(version, field) for field in ("version", "run", "release", "snapshot_offset", "n_labels", "reason")
-            }})
+            listed.append(
+                {
+                    "pipeline": pipeline,
+                    "aliases": named,
+                    **{
+                        field: getattr(version, field)
+                        for field in ("version", "run", "release", "snapshot_offset", "n_labels", "reason")
+                    },
+                }
+            )
     if as_json:
         output.print_json(listed)
     elif listed:
         columns = ("pipeline", "version", "aliases", "release", "run", "reason")
-        rows = [[m["pipeline"], m["version"], ", ".join(m["aliases"]), m["release"], m["run"], m["reason"]] for m in listed]
+        rows = [
+            [m["pipeline"], m["version"], ", ".join(m["aliases"]), m["release"], m["run"], m["reason"]] for m in listed
+        ]
         output.out().print(output.table(columns, rows, right=("version", "release")))
     else:
         output.say(f"No version yet. headrace status{f' {name}' if name else ''} says how far the first one is.")
@@ -59,7 +67,8 @@ def runs(name: AnyName = None, as_json: Json = False) -> None:
     elif listed:
         columns = ("pipeline", "run", "state", "release", "from", "judged at", "reason")
         rows = [
-            [r["pipeline"], r["run"], r["state"], r["release"], r["start_offset"], r["labels"], r["reason"]] for r in listed
+            [r["pipeline"], r["run"], r["state"], r["release"], r["start_offset"], r["labels"], r["reason"]]
+            for r in listed
         ]
         output.out().print(output.table(columns, rows, right=("release", "from", "judged at")))
     else:
@@ -71,7 +80,9 @@ def train(
     name: Name,
     reason: Annotated[str, typer.Option(help="Why, for the log.")] = "",
     seed: Annotated[int | None, typer.Option(help="Another seed than the pipeline's.")] = None,
-    start: Annotated[int | None, typer.Option(min=0, metavar="OFFSET", help="Of labelled-examples; 0 is the oldest.")] = None,
+    start: Annotated[
+        int | None, typer.Option(min=0, metavar="OFFSET", help="Of labelled-examples; 0 is the oldest.")
+    ] = None,
     timeout_s: Wait = 30.0,
     as_json: Json = False,
 ) -> None:
@@ -114,5 +125,6 @@ def query(
 
 def _known(name: str | None, names: list[str]) -> None:
     if name is not None and name not in names:
-        others = f"; released are {', '.join(sorted(names))}" if names else ""
-        raise NotReleased(f"no pipeline {name!r} is released{others}", f"headrace release pipelines/{name}.py")
+        from headrace.infra.sdk import not_released
+
+        raise not_released(name, names)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-PIPED_WIDTH = 200  # a table in a file or a pipe is not folded at 80 columns
+PIPED_WIDTH = 10_000  # a table in a file or a pipe is not folded
 
 
 def out() -> Console:
@@ -60,8 +60,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence
 def progress(unit: str = "rows") -> Progress:
     """A progress bar on standard error; it leaves nothing behind where that is no terminal."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(),
-        TimeRemainingColumn(), console=err(), transient=not sys.stderr.isatty(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err(),
+        transient=not sys.stderr.isatty(),
         disable=not sys.stderr.isatty(),
     )
 

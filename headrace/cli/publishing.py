@@ -41,16 +41,23 @@ class Progress:
 
 
 def publish_file(
-    client: Client, released: PipelineReleased, path: Path, given: Roles, rate: float | None, label_delay: int,
+    client: Client,
+    released: PipelineReleased,
+    path: Path,
+    given: Roles,
+    rate: float | None,
+    label_delay: int,
     restart: bool,
 ) -> dict[str, Any]:
-    """Publish a file's rows and labels; what was done, as data. Raises InvalidInput, Missing, and as `Client.publish`."""
+    """Publish a file's rows and labels; what was done, as data. Raises InvalidInput, Missing, as `publish`."""
     spec = released.definition.contract
     source = open_source(path)
     roles = resolve_roles(source, spec, given)
     lacking = missing_columns(source, spec)
     if lacking:
-        raise InvalidInput(f"{path} lacks {', '.join(lacking)}, which the contract {spec.name} requires: no row would pass")
+        raise InvalidInput(
+            f"{path} lacks {', '.join(lacking)}, which the contract {spec.name} requires: no row would pass"
+        )
     if roles.label is None and "features" not in source.columns:
         output.note("No label column: only examples are published. --label COLUMN names one.")
     place = note_path(client.settings.home, released.pipeline, path)
@@ -65,8 +72,14 @@ def publish_file(
 
 
 def _publish(
-    client: Client, pipeline: str, source: Source, roles: Roles, spec: ContractSpec, rate: float | None,
-    progress: Progress, place: Path,
+    client: Client,
+    pipeline: str,
+    source: Source,
+    roles: Roles,
+    spec: ContractSpec,
+    rate: float | None,
+    progress: Progress,
+    place: Path,
 ) -> dict[str, Any]:
     skipped = progress.acknowledged
     stream = itertools.islice(events(source, spec, roles, progress.label_delay), skipped, None)
@@ -102,7 +115,11 @@ def _publish(
             raise
     seconds = time.monotonic() - began
     return {
-        "pipeline": pipeline, "file": str(source.path), **counted, "skipped_records": skipped, "seconds": seconds,
+        "pipeline": pipeline,
+        "file": str(source.path),
+        **counted,
+        "skipped_records": skipped,
+        "seconds": seconds,
         "rows_per_s": counted["rows"] / max(seconds, 1e-9),
     }
 

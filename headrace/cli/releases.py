@@ -24,9 +24,10 @@ def release(
     timeout_s: Wait = 30.0,
     as_json: Json = False,
 ) -> None:
-    """Put a pipeline file in force: check it, make its topics, store its source, ask the registry, say what it answered.
+    """Put a pipeline file in force, or say why not.
 
-    The file is imported once and its recipe tried. Exit status 3: refused, with the reason.
+    It checks the file, makes or checks its topics, stores its source, asks the registry and waits for the answer. The
+    file is imported once and its recipe tried. Exit status 3: refused, with the reason.
     """
     from headrace.infra.pipeline_files import load_file
     from headrace.infra.release import release_file
@@ -55,7 +56,9 @@ def release(
         output.note("The recipe's models have no stable digest: they serve, but `headrace reproduce` will refuse them.")
     if released.release == 1:
         at = definition.policies.triggers.first_model_at
-        output.say(f"The first model is judged at {at:,} labels. Next: headrace publish {name} FILE, headrace watch {name}")
+        output.say(
+            f"The first model is judged at {at:,} labels. Next: headrace publish {name} FILE, headrace watch {name}"
+        )
 
 
 @command(PIPELINES, 'headrace retire rainfall --reason "the station closed"')

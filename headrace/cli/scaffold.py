@@ -6,16 +6,34 @@ import json
 import math
 from importlib import resources
 from string import Template
+from textwrap import indent
 
 from headrace.cli.infer import Column, LabelColumn
 
+IMAGE_OF_THE_CLONE = "build: {context: ., dockerfile: infra/Dockerfile}"
+IMAGE_OF_THE_PACKAGE = """\
+build:
+  context: .
+  dockerfile_inline: |
+    FROM python:3.11-slim
+    RUN useradd --uid 10001 --create-home headrace && mkdir -p /var/lib/headrace && chown headrace /var/lib/headrace
+    RUN pip install --no-cache-dir "headrace[services]==VERSION"
+    ENV PYTHONUNBUFFERED=1 HEADRACE_HOME=/var/lib/headrace HEADRACE_LOG_FORMAT=json
+    USER headrace
+    WORKDIR /home/headrace
+    ENTRYPOINT ["headrace"]"""
 BALANCED_FROM = 0.75  # where one class is this common, plain accuracy says little
-WIDTH = 100
 
 
 def template(name: str) -> str:
     """The text of a template."""
     return resources.files("headrace.templates").joinpath(name).read_text(encoding="utf-8")
+
+
+def compose_file(version: str) -> str:
+    """The clone's compose file, its image made from the installed package instead of the clone."""
+    image = indent(IMAGE_OF_THE_PACKAGE.replace("VERSION", version), "    ").strip()
+    return template("docker-compose.yml").replace(IMAGE_OF_THE_CLONE, image)
 
 
 def pipeline_file(
@@ -25,10 +43,20 @@ def pipeline_file(
     contract = "".join(part.capitalize() for part in name.split("-")) + "Row"
     success, simplest = success_of(label)
     return Template(template("pipeline.py.txt")).substitute(
-        title=f"{label.given} of {name}, learned from a stream.", file=file, rows=f"{rows:,}", try_command=try_command,
-        path=f"pipelines/{name}.py", imports=imports_of(columns, label), contract=contract,
-        features="\n".join(feature_line(column) for column in columns), recipe=recipe_of(columns, label), name=name,
-        label=label_of(label), entity="\n    entity=True," if entity else "", success=success, simplest=simplest,
+        title=f"{label.given} of {name}, learned from a stream.",
+        file=file,
+        rows=f"{rows:,}",
+        try_command=try_command,
+        path=f"pipelines/{name}.py",
+        imports=imports_of(columns, label),
+        contract=contract,
+        features="\n".join(feature_line(column) for column in columns),
+        recipe=recipe_of(columns, label),
+        name=name,
+        label=label_of(label),
+        entity="\n    entity=True," if entity else "",
+        success=success,
+        simplest=simplest,
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,9 @@ from headrace.cli.app import START, Json, command
 from headrace.cli.files import open_source
 from headrace.cli.rows import Roles
 from headrace.errors import InvalidInput, Refused
+
+if TYPE_CHECKING:
+    from headrace.cli.infer import LabelColumn
 
 IdColumn = Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="The column that names a row.")]
 TimeColumn = Annotated[str | None, typer.Option("--time", metavar="COLUMN", help="The column with the event time.")]
@@ -35,7 +39,7 @@ def init(
     Types, bounds, optional columns and listed values are inferred from the file (CSV, JSON lines or Parquet).
     """
     from headrace.cli.infer import infer
-    from headrace.cli.scaffold import pipeline_file, template
+    from headrace.cli.scaffold import compose_file, pipeline_file, template
     from headrace.infra.settings import make_key
     from headrace.schemas.topics import PIPELINE_NAME
 
@@ -51,7 +55,8 @@ def init(
             raise InvalidInput(f"{csv} has no column {column!r} (--{option}); it has {', '.join(source.columns)}")
     columns, found, rows = infer(source, [id, time, entity], label)
     options = [
-        part for option, column in vars(roles).items()
+        part
+        for option, column in vars(roles).items()
         if column is not None and column != option and not (option == "label" and not (id or time or entity))
         for part in (f"--{option}", column)
     ]
@@ -59,9 +64,15 @@ def init(
     text = pipeline_file(name, csv.name, rows, columns, found, entity is not None, f"headrace try {path} {file}")
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    written = [str(path), *(_write_new(Path(to), template(f"{of}.txt")) for to, of in SETTINGS)]
+    settings = {
+        ".env": template("env.txt"),
+        ".gitignore": template("gitignore.txt"),
+        "docker-compose.yml": compose_file(metadata.version("headrace")),
+    }
+    written = [str(path), *(to for to, text in settings.items() if _write_new(Path(to), text))]
     make_key(Path())
-    output.say(f"Wrote {', '.join(name for name in written if name)}: {len(columns)} columns, the label is {found.kind}.")
+    output.say(f"Wrote {', '.join(written)}.")
+    output.say(f"{path}: {len(columns)} columns from {rows:,} rows; the label is {told_label(found)}.")
     if Path(".gitignore").exists() and ".env" not in Path(".gitignore").read_text(encoding="utf-8").split():
         output.note("Add .env and .headrace/ to .gitignore: .env holds the key that signs your models.")
     output.say("Next:")
@@ -69,19 +80,22 @@ def init(
         output.say(f"  headrace {line}")
 
 
-SETTINGS = ((".env", "env"), (".gitignore", "gitignore"), ("docker-compose.yml", "compose"))
+def told_label(label: LabelColumn) -> str:
+    """What the label was taken for."""
+    kinds = {"bool": "true or false", "float": "a number", "str": "one of open classes"}
+    return kinds.get(label.kind) or f"one of {len(label.values)} classes"
 
 
-def _write_new(path: Path, text: str) -> str:
-    """Write a file unless it exists; its name if it was written."""
+def _write_new(path: Path, text: str) -> bool:
+    """Write a file unless it exists; whether it was written."""
     try:
         with path.open("x", encoding="utf-8") as file:
             if path.name == ".env":
                 path.chmod(0o600)
             file.write(text)
     except FileExistsError:
-        return ""
-    return str(path)
+        return False
+    return True
 
 
 @command(START, "headrace try pipelines/rainfall.py days.csv --rows 5000", name="try")
@@ -98,7 +112,7 @@ def try_(
 ) -> None:
     """Run the whole system on a file in one process, without Kafka: scores, gates, rejects. Every run is the same.
 
-    The event time of each row is the clock, so what goes by time (labels that expire, windows) happens as it would live.
+    The event time of each row is the clock, so what goes by time (windows, labels that expire) happens as live.
     """
     from headrace.cli.trial import run_trial, show_trial
 
@@ -120,7 +134,7 @@ def demo(
 ) -> None:
     """Stream 18,159 days of weather through the whole system and show what happens.
 
-    It uses Apache Kafka: the one of KAFKA_BOOTSTRAP_SERVERS, else one in Docker, else one started from Kafka's own jars.
+    It uses Apache Kafka: that of KAFKA_BOOTSTRAP_SERVERS, else one in Docker, else one from Kafka's own jars.
     """
     from headrace.demo import Choices, run
 
@@ -143,5 +157,3 @@ def parse_rate(text: str) -> float | None:
     if not 0 < rate < float("inf"):
         raise InvalidInput(f'--rate is a number of rows a second, or "max"; not {text!r}')
     return rate
-
-

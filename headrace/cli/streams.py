@@ -10,7 +10,7 @@ import typer
 
 from headrace.cli import connect, output
 from headrace.cli.app import DATA, Json, Name, command
-from headrace.errors import InvalidInput, NotReleased
+from headrace.errors import InvalidInput
 
 if TYPE_CHECKING:
     from headrace.infra.sdk import Client
@@ -22,11 +22,15 @@ Values = Annotated[list[str], typer.Argument(metavar="COLUMN=VALUE…", help="Th
 @command(DATA, "headrace publish rainfall days.csv --label rain --id day --rate 400")
 def publish(
     name: Name,
-    what: Annotated[list[str] | None, typer.Argument(metavar="FILE | COLUMN=VALUE…", help="A file, or one row.")] = None,
+    what: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE | COLUMN=VALUE…", help="A file, or one row.")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="With a file: the label's column. With one row: the label.")] = None,
     id: Annotated[str | None, typer.Option(help="With a file: the id's column. With one row: its id.")] = None,
     time: Annotated[str | None, typer.Option(help="With a file: the time's column. With one row: its time.")] = None,
-    entity: Annotated[str | None, typer.Option(help="With a file: the entity's column. With one row: its entity.")] = None,
+    entity: Annotated[
+        str | None, typer.Option(help="With a file: the entity's column. With one row: its entity.")
+    ] = None,
     rate: Annotated[str, typer.Option(metavar="N|max", help="Rows a second.")] = "max",
     label_delay: Annotated[int, typer.Option(min=0, metavar="ROWS", help="Labels go so many rows later.")] = 0,
     restart: Annotated[bool, typer.Option("--restart", help="Begin a file again instead of going on.")] = False,
@@ -51,7 +55,7 @@ def publish(
                 output.print_json(done)
             else:
                 output.say(
-                    f"Published {done['rows']:,} rows and {done['labels']:,} labels to {name} in {done['seconds']:.1f} s "
+                    f"Published {done['rows']:,} rows, {done['labels']:,} labels to {name} in {done['seconds']:.1f} s "
                     f"({done['rows_per_s']:,.0f} rows/s). Next: headrace watch {name}"
                 )
             return
@@ -89,7 +93,9 @@ def predict(
     elif served.error is not None:
         output.say(f"{made.id}: version {served.version} could not answer: {served.error}")
     else:
-        output.say(f"{made.id}: {told_value(served.value)}  (version {served.version}, {served.learned_to:,} labels learned)")
+        output.say(
+            f"{made.id}: {told_value(served.value)}  (version {served.version}, {served.learned_to:,} labels learned)"
+        )
 
 
 @command(DATA, "headrace watch rainfall --rejected")
@@ -120,7 +126,12 @@ def watch(
 
 
 def publish_one(
-    client: Client, released: PipelineReleased, words: list[str], label: str | None, id: str | None, time: str | None,
+    client: Client,
+    released: PipelineReleased,
+    words: list[str],
+    label: str | None,
+    id: str | None,
+    time: str | None,
     entity: str | None,
 ) -> dict[str, Any]:
     """Publish one row given as `column=value`, or a label alone. Raises InvalidInput."""
@@ -155,8 +166,9 @@ def told_value(value: Any) -> str:
 
 
 def _released(client: Client, name: str) -> PipelineReleased:
+    from headrace.infra.sdk import not_released
+
     released = client.pipelines()
     if name not in released:
-        others = f"; released are {', '.join(sorted(released))}" if released else ""
-        raise NotReleased(f"no pipeline {name!r} is released{others}", f"headrace release pipelines/{name}.py")
+        raise not_released(name, released)
     return released[name]

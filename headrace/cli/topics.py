@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,9 @@ from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
     from headrace.infra.bus import Bus
+    from headrace.infra.create_topics import Problem
     from headrace.infra.settings import Settings
+    from headrace.schemas.control import PipelineReleased
 
 
 @command(RUNNING, "headrace topics --create")
@@ -61,23 +63,26 @@ def acls(as_json: Json = False) -> None:
     output.out().print(output.table(("who", "may", "what"), shown))
 
 
-def released(bus: Bus, settings: Settings) -> dict[str, Any]:
+def released(bus: Bus, settings: Settings) -> dict[str, PipelineReleased]:
     """The pipelines in force, by the `pipelines` topic; none before it exists."""
-    from headrace.infra.follow import Pipelines
+    from headrace.infra.follow import Follower
+    from headrace.schemas.control import PipelineReleased, PipelineRetired
     from headrace.schemas.topics import full_name
 
-    if bus.partitions(full_name("pipelines", namespace=settings.namespace)) is None:
-        return {}
-    table = Pipelines(bus, settings.namespace)
+    follower = Follower(bus, settings.namespace, [full_name("pipelines", namespace=settings.namespace)])
+    found: dict[str, PipelineReleased] = {}
     try:
-        while table.poll():
-            pass
-        return {name: found for name, found in table.released.items() if name not in table.retired}
+        for record in follower.read_to_end():
+            if isinstance(record.event, PipelineReleased):
+                found[record.event.pipeline] = record.event
+            elif isinstance(record.event, PipelineRetired):
+                found.pop(record.event.pipeline, None)
     finally:
-        table.close()
+        follower.close()
+    return found
 
 
-def check_all(bus: Bus, settings: Settings) -> list[Any]:
+def check_all(bus: Bus, settings: Settings) -> list[Problem]:
     """What is wrong with the shared topics and those of every pipeline."""
     from headrace.infra import create_topics
 

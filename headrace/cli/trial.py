@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from headrace.cli import output
 from headrace.cli.files import Source
 from headrace.cli.rows import Roles, events, resolve_roles
 from headrace.schemas.control import MetricsUpdated, ModelUpdated, ModelValidated, TrainingCompleted
-from headrace.schemas.stream import ExampleArrived, RecordRejected
+from headrace.schemas.stream import ExampleArrived, ExampleLabelled, PredictionMade, RecordRejected
 
 if TYPE_CHECKING:
     from headrace.infra.system import System
@@ -29,7 +30,9 @@ def run_trial(file: Path, source: Source, given: Roles, label_delay: int, limit:
 
     pipeline = pipeline_files.load_file(file)
     roles = resolve_roles(source, pipeline.spec, given)
-    stream = events(source, pipeline.spec, roles, label_delay, lambda n: FIRST_ROW + timedelta(seconds=n * SECONDS_A_ROW))
+    stream = events(
+        source, pipeline.spec, roles, label_delay, lambda n: FIRST_ROW + timedelta(seconds=n * SECONDS_A_ROW)
+    )
     with tempfile.TemporaryDirectory(prefix="headrace-try-") as folder, output.progress() as bar:
         first = next(stream)
         start_ms = int(first[1].time.timestamp() * 1000) - 1000
@@ -41,9 +44,7 @@ def run_trial(file: Path, source: Source, given: Roles, label_delay: int, limit:
             system.release(pipeline, pipeline_files.definition(pipeline, code, uri))
             task = bar.add_task(f"trying {pipeline.name}", total=min(source.count, limit or source.count))
             counts: Counter[str] = Counter()
-            for number, event in (first, *()):
-                _publish(system, pipeline.name, event, counts)
-            for number, event in stream:
+            for number, event in itertools.chain([first], stream):
                 if limit is not None and number > limit:
                     if isinstance(event, ExampleArrived):
                         break
@@ -68,8 +69,8 @@ def _report(system: System, pipeline: Any, counts: Counter[str]) -> dict[str, An
     def read(topic: str, kind: type) -> list[Any]:
         return [record.event for record in system.records(topic, name) if isinstance(record.event, kind)]
 
-    predictions = [r.event for r in system.records("<p>.predictions", name) if hasattr(r.event, "served")]
-    labelled = [r.event for r in system.records("<p>.labelled-examples", name) if hasattr(r.event, "prediction")]
+    predictions = read("<p>.predictions", PredictionMade)
+    labelled = read("<p>.labelled-examples", ExampleLabelled)
     rejects = read("<p>.data-rejected", RecordRejected)
     updates = read("model-updates", ModelUpdated)
     metrics = [m for m in read("metrics", MetricsUpdated) if m.alias == "champion"]
@@ -84,7 +85,8 @@ def _report(system: System, pipeline: Any, counts: Counter[str]) -> dict[str, An
         "gates": [v.model_dump(mode="json") for v in read("model-validations", ModelValidated)],
         "trainings": [t.model_dump(mode="json") for t in read("training-completed", TrainingCompleted)],
         "versions": [
-            {"version": u.version, "alias": u.alias, "from_label": u.snapshot_offset, "reason": u.reason} for u in updates
+            {"version": u.version, "alias": u.alias, "from_label": u.snapshot_offset, "reason": u.reason}
+            for u in updates
         ],
         "needs_labels": pipeline.policies().triggers.first_model_at,
         "scores": {"n": cumulative[-1].n, **cumulative[-1].metrics} if cumulative else None,
@@ -96,7 +98,9 @@ def _reasons(rejects: list[RecordRejected]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for reject in rejects:
         for problem in reject.problems:
-            row = found.setdefault(problem.code, {"code": problem.code, "records": 0, "first": problem.message, "id": reject.id})
+            row = found.setdefault(
+                problem.code, {"code": problem.code, "records": 0, "first": problem.message, "id": reject.id}
+            )
             row["records"] += 1
     return sorted(found.values(), key=lambda row: -row["records"])
 
@@ -110,16 +114,16 @@ def show_trial(report: dict[str, Any]) -> None:
     )
     if report["rejected"]:
         console.print("\nRejected", style="bold")
-        rows = [(r["records"], r["code"], f"{r['id']}: {r['first']}") for r in report["rejected"][:REASONS_SHOWN]]
-        console.print(output.table(("records", "reason", "the first one"), rows, right=("records",)))
+        rejects = [(r["records"], r["code"], f"{r['id']}: {r['first']}") for r in report["rejected"][:REASONS_SHOWN]]
+        console.print(output.table(("records", "reason", "the first one"), rejects, right=("records",)))
     console.print("\nGates", style="bold")
-    rows = [
-        (g["stage"], g["verdict"], g["n_labels"], "; ".join(map(told_check, g["checks"]))) for g in report["gates"]
-    ]
+    rows = [(g["stage"], g["verdict"], g["n_labels"], "; ".join(map(told_check, g["checks"]))) for g in report["gates"]]
     if rows:
         console.print(output.table(("stage", "verdict", "labels", "checks"), rows, right=("labels",)))
     else:
-        console.print(f"none: {report['joined']:,} labelled rows, the first model is judged at {report['needs_labels']:,}")
+        console.print(
+            f"none: {report['joined']:,} labelled rows, the first model is judged at {report['needs_labels']:,}"
+        )
     console.print("\nModel", style="bold")
     for version in report["versions"]:
         console.print(f"version {version['version']} is {version['alias']}: {version['reason']}")
@@ -128,12 +132,21 @@ def show_trial(report: dict[str, Any]) -> None:
     if report["scores"]:
         console.print("\nScores of what was served, and of the simplest answers", style="bold")
         names = [name for name in report["scores"] if name != "n"]
-        shown = [*report["development"], {"n": f"all {report['scores']['n']:,}", **report["scores"], }]
+        shown = [
+            *report["development"],
+            {
+                "n": f"all {report['scores']['n']:,}",
+                **report["scores"],
+            },
+        ]
         shown[-1]["n"] = f"all {report['scores']['n']:,}"
-        console.print(output.table(
-            ("rows", *names), [(row["n"], *(_number(row.get(name)) for name in names)) for row in shown[-12:]],
-            right=("rows", *names),
-        ))
+        console.print(
+            output.table(
+                ("rows", *names),
+                [(row["n"], *(_number(row.get(name)) for name in names)) for row in shown[-12:]],
+                right=("rows", *names),
+            )
+        )
 
 
 def told_check(check: dict[str, Any]) -> str:

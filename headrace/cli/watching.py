@@ -56,14 +56,17 @@ def line(record: Record) -> str:
 def data(record: Record) -> dict[str, Any]:
     """One event with its topic, place and known time."""
     return {
-        "topic": record.topic.removeprefix("<p>."), "partition": record.partition, "offset": record.offset,
-        "known_ms": record.known_ms, "type": type(record.event).__name__ if record.event is not None else None,
+        "topic": record.topic.removeprefix("<p>."),
+        "partition": record.partition,
+        "offset": record.offset,
+        "known_ms": record.known_ms,
+        "type": type(record.event).__name__ if record.event is not None else None,
         "event": record.event if record.event is not None else record.body,
     }
 
 
 def _is_in_band(record: Record) -> bool:
-    return record.topic.startswith("<p>.") and isinstance(record.event, ControlEvent) and record.topic != "<p>.snapshots"
+    return record.topic.startswith("<p>.") and isinstance(record.event, ControlEvent)
 
 
 def _prediction(event: PredictionMade) -> str:
@@ -77,7 +80,8 @@ def _prediction(event: PredictionMade) -> str:
 def _labelled(event: ExampleLabelled) -> str:
     arm = event.prediction.predictions.get(event.prediction.served or "")
     told = "" if arm is None or arm.error else f", predicted {short(arm.value)}"
-    return f"{event.prediction.id}  is {event.label}{told}, after {(event.labelled_at_ms - event.predicted_at_ms) / 1000:g} s"
+    delay_s = (event.labelled_at_ms - event.predicted_at_ms) / 1000
+    return f"{event.prediction.id}  is {event.label}{told}, after {delay_s:g} s"
 
 
 def _rejected(event: RecordRejected) -> str:
@@ -99,8 +103,8 @@ def _validated(event: ModelValidated) -> str:
 
 def _window(event: WindowValidated) -> str:
     return (
-        f"partition {event.partition}: {event.validated:,} validated, {event.labels:,} labels, {event.rejected:,} rejected, "
-        f"{event.duplicates:,} repeats: {event.verdict}"
+        f"partition {event.partition}: {event.validated:,} validated, {event.labels:,} labels, "
+        f"{event.rejected:,} rejected, {event.duplicates:,} repeats: {event.verdict}"
     )
 
 
@@ -135,7 +139,9 @@ def short(value: Any) -> str:
 def _fields(event: Any) -> str:
     if event is None:
         return "written by a user in a form that is not canonical"
-    plain = event.model_dump(mode="json") if isinstance(event, ControlEvent) else {
-        name: getattr(event, name) for name in event.__struct_fields__
-    }
+    plain = (
+        event.model_dump(mode="json")
+        if isinstance(event, ControlEvent)
+        else {name: getattr(event, name) for name in event.__struct_fields__}
+    )
     return "  ".join(f"{name}={value}" for name, value in plain.items() if value not in (None, "", [], {}))

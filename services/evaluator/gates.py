@@ -16,6 +16,7 @@ from headrace.schemas.control import Check, Verdict
 from headrace.schemas.policies import Gates, Metric, Success
 from headrace.schemas.stream import Baselines, Features, Label
 from headrace.services.evaluator.scores import Task, brier, checked, decided, score
+from headrace.verbs import Answer, Learn
 
 MISSING_ALLOWED = 0.01  # a model that leaves more rows without an answer is no model
 RARE = 0.1  # below this share of rows a class is rare, and errors on it weigh more
@@ -37,10 +38,6 @@ class Row(NamedTuple):
     offset: int = 0
 
 
-Answer = Callable[[Any, Features], Any]
-Learn = Callable[[Any, Features, Label], Any]
-
-
 def learned_before(rows: Sequence[Row]) -> list[int]:
     """For each row, how many rows a model could have learned when the row's prediction was made."""
     places: dict[str, tuple[list[int], list[int]]] = {}
@@ -56,8 +53,8 @@ def learned_before(rows: Sequence[Row]) -> list[int]:
     return known
 
 
-def replay(model: Any, rows: Sequence[Row], answer: Answer, learn: Learn, judged_from: int) -> list[Any]:
-    """The answers to the rows from `judged_from` on, each by the state that had learned what was known then.
+def replay(rows: Sequence[Row], answer: Answer, learn: Learn, judged_from: int) -> list[Any]:
+    """A fresh model's answers to the rows from `judged_from` on, each when it had learned what was known then.
 
     An answer that raises is None. A learn that raises rises.
     """
@@ -68,16 +65,16 @@ def replay(model: Any, rows: Sequence[Row], answer: Answer, learn: Learn, judged
     answers: dict[int, Any] = {}
     for learned in range(len(rows) + 1):
         for index in waiting.pop(learned, ()):
-            answers[index] = _answer(model, rows[index].features, answer)
+            answers[index] = _answered(rows[index].features, answer)
         if not waiting:
             break
-        learn(model, rows[learned].features, rows[learned].label)
+        learn(rows[learned].features, rows[learned].label)
     return [answers[index] for index in range(judged_from, len(rows))]
 
 
-def frozen_answers(model: Any, rows: Sequence[Row], answer: Answer) -> list[Any]:
+def frozen_answers(rows: Sequence[Row], answer: Answer) -> list[Any]:
     """The answers of a model that learns no more."""
-    return [_answer(model, row.features, answer) for row in rows]
+    return [_answered(row.features, answer) for row in rows]
 
 
 def first_model_checks(task: Task, rows: Sequence[Row], values: Sequence[Any], success: Success | None) -> list[Check]:
@@ -141,10 +138,14 @@ def infra_checks(
     slowest_ms: float,
     size_mb: float,
     memory_mb: float | None,
+    is_taught: bool = True,
     judge_resources: bool = True,
 ) -> list[Check]:
-    """What a snapshot must show in a clean process: answers to recent inputs, in time, in a bounded size."""
-    usable = sum(_is_plausible(task, checked(task, value)) for value in answers)
+    """What a snapshot must show in a clean process: answers to recent inputs, in time, in a bounded size.
+
+    A model that was taught nothing (`first_model_at=0`) may answer None.
+    """
+    usable = sum(_is_plausible(task, checked(task, a)) or (a is None and not is_taught) for a in answers)
     time_ok = slowest_ms <= gates.predict_ms or not judge_resources
     memory_ok = memory_mb is None or memory_mb <= gates.model_mb or not judge_resources
     note = "" if judge_resources else "reported, not judged: one process for everything"
@@ -205,9 +206,9 @@ def _is_plausible(task: Task, value: Any) -> bool:
     return not isinstance(value, dict) or all(0 <= p <= 1 for p in value.values())
 
 
-def _answer(model: Any, features: Features, answer: Answer) -> Any:
+def _answered(features: Features, answer: Answer) -> Any:
     try:
-        return answer(model, features)
+        return answer(features)
     except (MemoryError, OSError):
         raise
     except Exception:

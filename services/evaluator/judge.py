@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import psutil
 
@@ -19,13 +19,14 @@ from headrace.infra.bus import Bus, BusError
 from headrace.infra.follow import read_range
 from headrace.infra.pipeline_files import load_stored
 from headrace.pipeline import Pipeline
-from headrace.schemas.control import Check, ModelValidated, PipelineReleased
-from headrace.schemas.stream import ExampleLabelled, Features, Label
+from headrace.recipes import made_up_examples
+from headrace.schemas.control import Check, ModelValidated, PipelineReleased, ReleaseDefinition
+from headrace.schemas.stream import ExampleLabelled, Features
 from headrace.schemas.topics import full_name
 from headrace.services.evaluator import gates
 from headrace.services.evaluator.gates import Row
 from headrace.services.evaluator.offline import Job
-from headrace.services.evaluator.scores import Task
+from headrace.verbs import Answer, FeatureMissing, project, signature, verbs
 
 ROWS_AT_MOST = 1_000_000  # about a gigabyte in memory; a first model that failed 12 times will not pass
 GOLDEN_REQUESTS = 20
@@ -95,29 +96,32 @@ def _offline(
         return [_error(f"{job.end_offset - job.start_offset} rows; at most {ROWS_AT_MOST} are replayed")], None
     definition = released.definition
     pipeline = load_stored(artifacts, definition)
-    verbs = verbs_of(pipeline, definition.has_probabilities)
-    rows = list(_rows(job, bus, namespace))
+    rows = list(_rows(job, definition, bus, namespace))
     half = len(rows) // 2
     snapshot = None
     if definition.policies.learning == "frozen":
-        judged, values, snapshot = _freeze(job, pipeline, verbs, rows, half, artifacts)
+        judged, values, snapshot = _freeze(job, definition, pipeline, rows, half, artifacts)
     else:
-        judged, values = rows[half:], gates.replay(pipeline.recipe(job.seed), rows, verbs.answer, verbs.learn, half)
+        answer, learn = verbs(pipeline.recipe(job.seed), definition.contract.label, definition.has_probabilities)
+        judged, values = rows[half:], gates.replay(rows, answer, learn, half)
     return gates.first_model_checks(pipeline.spec.label.task, judged, values, definition.policies.success), snapshot
 
 
 def _freeze(
-    job: Job, pipeline: Pipeline, verbs: Verbs, rows: Sequence[Row], half: int, artifacts: Artifacts
+    job: Job, definition: ReleaseDefinition, pipeline: Pipeline, rows: Sequence[Row], half: int, artifacts: Artifacts
 ) -> tuple[list[Row], list[Any], Snapshot | None]:
     """Train to the holdout's start and score exactly the bytes that would serve, on rows predicted after it."""
     if not rows:
         return [], [], None
     model = pipeline.recipe(job.seed)
+    label, has_probabilities = definition.contract.label, definition.has_probabilities
+    _, learn = verbs(model, label, has_probabilities)
     for row in rows[:half]:
-        verbs.learn(model, row.features, row.label)
+        learn(row.features, row.label)
     data = model_bytes.dumps(model)
     judged = [row for row, known in zip(rows, gates.learned_before(rows), strict=True) if known >= half]
-    values = gates.frozen_answers(model_bytes.loads(data), judged, verbs.answer)
+    answer, _ = verbs(model_bytes.loads(data), label, has_probabilities)
+    values = gates.frozen_answers(judged, answer)
     offset = rows[half].offset
     manifest = Manifest(
         kind="model",
@@ -154,27 +158,33 @@ def _infra(
     alone: bool,
 ) -> list[Check]:
     assert snapshot is not None  # jobs.py starts the job once there is one
-    pipeline = load_stored(artifacts, released.definition)
-    answer = verbs_of(pipeline, released.definition.has_probabilities).answer
+    definition = released.definition
+    load_stored(artifacts, definition)  # the classes that the author's file defines
     before = psutil.Process().memory_info().rss
     data, _ = artifacts.get(snapshot[0])
-    model = model_bytes.loads(data)
-    requests = [row.features for row in _rows(job, bus, namespace, last=GOLDEN_REACH)][-GOLDEN_REQUESTS:]
+    answer, _ = verbs(model_bytes.loads(data), definition.contract.label, definition.has_probabilities)
     answers, slowest_ms = [], 0.0
-    for features in requests:
-        value, best_ms = _timed(model, features, answer)
+    for features in _golden_requests(job, definition, bus, namespace):
+        value, best_ms = _timed(features, answer)
         answers.append(value)
         slowest_ms = max(slowest_ms, best_ms)
     memory = max(psutil.Process().memory_info().rss - before, 0) / MB
     return gates.infra_checks(
-        pipeline.spec.label.task,
-        released.definition.policies.gates,
+        definition.contract.label.task,
+        definition.policies.gates,
         answers=answers,
         slowest_ms=slowest_ms,
         size_mb=len(data) / MB,
         memory_mb=memory,
+        is_taught=job.n_labels > 0,
         judge_resources=alone,
     )
+
+
+def _golden_requests(job: Job, definition: ReleaseDefinition, bus: Bus, namespace: str) -> list[Features]:
+    """Recent inputs; before there are any, made-up ones that meet the contract."""
+    recent = [row.features for row in _rows(job, definition, bus, namespace, last=GOLDEN_REACH)][-GOLDEN_REQUESTS:]
+    return recent or [features for features, _ in made_up_examples(definition.contract, GOLDEN_REQUESTS)]
 
 
 def _peak_mb() -> float:
@@ -187,64 +197,34 @@ def _peak_mb() -> float:
     return round(peak * (1 if sys.platform == "darwin" else 1024) / MB, 1)
 
 
-def _timed(model: Any, features: Features, answer: Callable[[Any, Features], Any]) -> tuple[Any, float]:
+def _timed(features: Features, answer: Answer) -> tuple[Any, float]:
     best, value = float("inf"), None
     for _ in range(TRIES):
         began = time.perf_counter()
         try:
-            value = answer(model, features)
+            value = answer(features)
         except (OSError, MemoryError):
             raise
         except Exception:
-            value = None
+            value = float("nan")
         best = min(best, (time.perf_counter() - began) * 1000)
     return value, best
 
 
-def _rows(job: Job, bus: Bus, namespace: str, last: int | None = None) -> Iterator[Row]:
-    """The labelled examples of the job's range without its excluded parts, or those of its last offsets."""
+def _rows(job: Job, definition: ReleaseDefinition, bus: Bus, namespace: str, last: int | None = None) -> Iterator[Row]:
+    """What the run learned of the job's range (or of its last offsets), on the run's own columns."""
     place = (full_name("<p>.labelled-examples", job.pipeline, namespace), 0)
     start = job.start_offset if last is None else max(job.start_offset, job.end_offset - last)
+    columns = signature(definition.contract)
     for record in read_range(bus, place, start, job.end_offset, namespace):
         event = record.event
         if not isinstance(event, ExampleLabelled) or any(a <= record.offset < b for a, b in job.excluded):
             continue
         prediction = event.prediction
+        try:
+            features = project(prediction.features, columns)
+        except FeatureMissing:
+            continue  # the run could not learn it either
         yield Row(
-            prediction.features,
-            event.label,
-            prediction.baselines,
-            record.source,
-            record.sequence,
-            event.known_to,
-            record.offset,
+            features, event.label, prediction.baselines, record.source, record.sequence, event.known_to, record.offset
         )
-
-
-class Verbs(NamedTuple):
-    """How a pipeline's model answers and learns."""
-
-    answer: Callable[[Any, Features], Any]
-    learn: Callable[[Any, Features, Label], None]
-
-
-def verbs_of(pipeline: Pipeline, has_probabilities: bool) -> Verbs:
-    """On the pipeline's own columns, as the predictor and the trainer do it."""
-    names = [feature.name for feature in pipeline.spec.features]
-    task: Task = pipeline.spec.label.task
-
-    def own(features: Features) -> Features:
-        return {name: features[name] for name in names if name in features}
-
-    def answer(model: Any, features: Features) -> Any:
-        if task == "regression" or not has_probabilities:
-            return model.predict_one(own(features))
-        probabilities = model.predict_proba_one(own(features))
-        if task == "multiclass":
-            return probabilities
-        return probabilities.get(True, 0.0) if probabilities else None
-
-    def learn(model: Any, features: Features, label: Label) -> None:
-        model.learn_one(own(features), label)
-
-    return Verbs(answer, learn)

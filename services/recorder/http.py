@@ -141,6 +141,7 @@ class QueryServer:
         )
         self._server = uvicorn.Server(config)
         self._socket = config.bind_socket()
+        self._socket.listen()  # from here on nobody is turned away, also before the thread runs
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="queries", daemon=True

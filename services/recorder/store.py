@@ -103,9 +103,8 @@ class Store:
 
         `positions` are those that changed.
         """
-        parts = [*batches, (POSITIONS.name, arrow_rows(POSITIONS, [
-            (*place, p.topic_id, p.next_offset, json.dumps(p.sequences)) for place, p in positions.items()
-        ]))]
+        where = [(*place, p.topic_id, p.next_offset, json.dumps(p.sequences)) for place, p in positions.items()]
+        parts = [*batches, *([(POSITIONS.name, arrow_rows(POSITIONS, where))] if where else [])]
         try:
             try:
                 self._write(parts)

@@ -61,12 +61,5 @@ def problem(code: str, detail: str, feature: str | None = None) -> Problem:
 
 def shown(value: object) -> str:
     """A value as a message quotes it: cut short, and free of characters that no message can carry."""
-    text = repr(value) if not isinstance(value, int | float) or isinstance(value, bool) else _number(value)
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = repr(value).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text):,} characters)"
-
-
-def _number(value: int | float) -> str:
-    if isinstance(value, int) and value.bit_length() > 256:
-        return f"a whole number of {value.bit_length():,} bits"
-    return repr(value)

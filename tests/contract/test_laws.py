@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import pickle
+import re
 import subprocess
 import sys
 
@@ -145,8 +146,12 @@ def test_a_fold_is_tolerant_of_repeats(fold, system):
     once = outputs_of(fold, system, messages, 50)
     repeated = [m for n, m in enumerate(messages) for m in ([*messages[max(0, n - 3) : n + 1]] if n % 5 == 0 else [m])]
     again = outputs_of(fold, system, repeated, 50)
-    bodies = {topic: [(key, body) for key, body, _, _ in rows] for topic, rows in again.items()}
-    assert bodies == {topic: [(key, body) for key, body, _, _ in rows] for topic, rows in once.items()}
+    assert bodies(again) == bodies(once)
+
+
+def bodies(logs):
+    """What the logs say, without the offsets of the input that some events name: repeats move them."""
+    return {topic: [(key, re.sub(rb'"end_offset":\d+', b"", body)) for key, body, _, _ in rows] for topic, rows in logs.items()}
 
 
 def main(path):

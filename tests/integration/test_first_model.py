@@ -36,7 +36,7 @@ from headrace.services.sequencer.__main__ import build as build_sequencer
 KEY = b"test"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SOURCE = '''
-from headrace import Contract, Gates, Pipeline, Success
+from headrace import Contract, Gates, Pipeline, Success, Triggers
 from river import linear_model, preprocessing
 
 class Weather(Contract):
@@ -117,8 +117,8 @@ class Plant:
         follower = Follower(self.bus, topics=[full_name(topic, "rain")])
         return [record.event for record in follower.read_to_end()]
 
-    def label(self, n, signal=True):
-        """The joiner's output for n examples; the last half of which a good model can tell."""
+    def label(self, n, signal=True, delay=0):
+        """The joiner's output for n examples whose labels come `delay` examples later."""
         rng = random.Random(1)
         last = None
         for number in range(n):
@@ -146,7 +146,7 @@ class Plant:
                     partition=0,
                     number=number,
                     pending_from=number + 1,
-                    known_to=number - 1,
+                    known_to=number - 1 - delay,
                 ),
                 "/joiner/rain/x/0",
             )
@@ -242,6 +242,15 @@ def test_the_first_gate_switched_off_is_recorded_as_forced(tmp_path):
     assert updated.forced_by == "gates.first=off in release 1"
 
 
+def test_a_first_model_at_no_labels_serves_before_the_first_example(tmp_path):
+    plant = Plant(tmp_path, more='gates=Gates(first="off"), triggers=Triggers(first_model_at=0)')
+    plant.complete(0)
+    uri = plant.snapshot(0)
+    plant.settle()
+    (updated,) = plant.heard("model-updates")
+    assert (updated.uri, updated.snapshot_offset) == (uri, 0)
+
+
 def test_a_frozen_pipeline_serves_the_bytes_that_were_scored(tmp_path):
     plant = Plant(tmp_path, more='learning="frozen"')
     plant.label(200)
@@ -252,6 +261,14 @@ def test_a_frozen_pipeline_serves_the_bytes_that_were_scored(tmp_path):
     data, manifest = plant.artifacts.get(updated.uri)
     assert (manifest.learned, manifest.n_learned, manifest.run) == (((0, 100),), 100, "a")
     assert model_bytes.digest(model_bytes.loads(data)) == manifest.structural_digest
+
+
+def test_a_frozen_model_is_judged_only_by_rows_predicted_after_it_was_frozen(tmp_path):
+    plant = Plant(tmp_path, more='learning="frozen"')
+    plant.label(200, delay=30)
+    plant.complete(200)
+    plant.settle()
+    assert {check.n for check in plant.verdicts()["offline", 200].checks} == {70}
 
 
 def test_a_recipe_that_raises_late_is_an_error_and_no_crash(tmp_path):
@@ -336,6 +353,7 @@ def test_after_a_crash_the_open_job_starts_again_and_its_verdict_counts_once(tmp
     plant.complete(200)
     plant.snapshot(200)
     plant.settle()
+    plant.wiring.timing["batch"] = 1  # the old job is open for a moment, until the fold has read its verdict
     plant.parts = plant.start()  # everything lost but the log; what was told is told again
     plant.settle()
     assert len(plant.heard("model-updates")) == 1

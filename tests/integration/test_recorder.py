@@ -357,7 +357,7 @@ for _ in sys.stdin:
 """
 
 
-def long_log(world, examples=3_000):
+def long_log(world, examples=1_500):
     """Enough for a process to be killed in. Each record of `rainfall.predictions` makes an example or a dead letter."""
     world.pipeline()
     for number in range(examples):

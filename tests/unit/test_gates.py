@@ -53,8 +53,9 @@ def p_true(fitted, x):
     return fitted.predict_proba_one(x)[True]
 
 
-def learn(fitted, x, y):
-    fitted.learn_one(x, y)
+def replayed(rows, judged_from):
+    fresh = model()
+    return replay(rows, lambda x: p_true(fresh, x), fresh.learn_one, judged_from)
 
 
 @pytest.mark.parametrize("delay", [0, 1, 7, 50, 500])
@@ -67,12 +68,12 @@ def test_a_replay_answers_as_river_does_with_the_same_delay(delay):
             expected.append(p_true(plain, x))
         else:
             plain.learn_one(x, y[0])
-    assert replay(model(), rows, p_true, learn, 0) == expected
+    assert replayed(rows, 0) == expected
 
 
 def test_the_judged_half_is_answered_as_in_the_whole_replay():
     rows = rows_with_delay(7)
-    assert replay(model(), rows, p_true, learn, 60) == replay(model(), rows, p_true, learn, 0)[60:]
+    assert replayed(rows, 60) == replayed(rows, 0)[60:]
 
 
 def test_a_label_that_comes_late_is_not_known_to_the_examples_between():
@@ -83,8 +84,8 @@ def test_a_label_that_comes_late_is_not_known_to_the_examples_between():
         for place, number in enumerate(order)
     ]
     assert learned_before(rows) == [0, 1, 1, 1]
-    seen = []
-    replay([], rows, lambda learned, x: seen.append(len(learned)), lambda learned, x, y: learned.append(y), 0)
+    seen, learned = [], []
+    replay(rows, lambda x: seen.append(len(learned)), lambda x, y: learned.append(y), 0)
     assert seen == [0, 1, 1, 1]
 
 
@@ -100,20 +101,20 @@ def test_each_joiner_partition_numbers_its_own_outputs():
 
 
 def test_an_answer_that_raises_is_no_answer_and_no_end():
-    def raises(fitted, x):
+    def raises(x):
         raise KeyError("x")
 
     rows = rows_with_delay(0, n=10)
-    assert replay(model(), rows, raises, learn, 5) == [None] * 5
+    assert replay(rows, raises, model().learn_one, 5) == [None] * 5
 
 
 @pytest.mark.parametrize("error", [MemoryError, OSError])
 def test_a_machine_in_trouble_is_no_answer_of_the_model(error):
-    def raises(fitted, x):
+    def raises(x):
         raise error
 
     with pytest.raises(error):
-        replay(model(), rows_with_delay(0, n=10), raises, learn, 0)
+        replay(rows_with_delay(0, n=10), raises, model().learn_one, 0)
 
 
 # --- the first model --------------------------------------------------------------------------------------
@@ -237,6 +238,11 @@ def test_a_fit_snapshot_passes():
 def test_each_infra_limit_can_fail(change, name):
     checks = infra(**change)
     assert [check.name for check in checks.values() if check.verdict == "fail"] == [name]
+
+
+def test_a_model_that_was_taught_nothing_may_have_no_opinion():
+    assert infra(answers=[None, None], is_taught=False)["golden requests"].verdict == "pass"
+    assert infra(answers=[None, math.nan], is_taught=False)["golden requests"].verdict == "fail"
 
 
 def test_in_one_process_time_and_memory_are_reported_but_not_judged():

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -198,6 +199,11 @@ def test_a_seed_makes_a_random_recipe_stable_and_without_one_it_is_not():
     assert (report.stable, report.problems) == (False, ())
 
 
+def test_a_model_whose_state_is_never_the_same_twice_is_not_stable():
+    report = try_recipe(pipeline(recipe=lambda seed: _Restless()))
+    assert (report.stable, report.problems) == (False, ())
+
+
 def test_a_regression_has_no_probabilities():
     report = try_recipe(regression(regressor))
     assert (report.stable, report.has_probabilities, report.problems) == (True, False, ())
@@ -223,6 +229,16 @@ def test_a_regression_has_no_probabilities():
 def test_what_a_recipe_does_wrong_is_said(made, words):
     (told,) = try_recipe(made).problems
     assert words in told
+
+
+class _Restless:
+    def __init__(self):
+        self.noise = random.random()
+
+    def predict_one(self, x):
+        return False
+
+    def learn_one(self, x, y): ...
 
 
 class _Failing:

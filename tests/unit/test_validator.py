@@ -220,6 +220,11 @@ def test_with_entities_the_key_is_the_entity_and_ids_are_unique_within_it():
     assert history.counts() == (2, 1, 0, 1)
 
 
+def test_many_brackets_are_not_deep():
+    wide = {"x": 1, "list": [[] for _ in range(50)], "text": "[{" * 50 + '"'}
+    assert History({"features": wide}, example("b"), spec=contract()).counts() == (2, 0, 0, 0)
+
+
 def test_texts_with_escapes_pass_though_their_bytes_are_not_canonical():
     history = History(example('say "a"', features={"x": 1.5}), label('say "a"'), spec=contract())
     assert [e.id for e in history.validated] == ['say "a"', 'say "a"']
@@ -275,6 +280,17 @@ def test_ids_are_forgotten_oldest_first_beyond_the_bound_and_only_then():
     assert history.counts() == (1, 0, 0, 1)
 
 
+def test_labels_are_forgotten_by_the_same_bound():
+    history = History(*(label(f"e{n}") for n in range(30)), tick(1), spec=contract(), ids=10)
+    assert list(history.state.labels) == [f"e{n}" for n in range(20, 30)]
+
+
+def test_absent_columns_count_when_examples_are_compared():
+    floats = (*ONE, FeatureSpec(name="y", type="float", optional=True))
+    history = History(example(), example(), example(features={"x": 1.5, "y": 0.0}), spec=contract(floats))
+    assert history.counts() == (1, 0, 1, 1)
+
+
 def test_long_ids_are_told_apart():
     history = History(example("i" * 199 + "1"), example("i" * 199 + "2"), example("i" * 199 + "1"), spec=contract())
     assert history.counts() == (2, 0, 0, 1)
@@ -312,6 +328,7 @@ def raw(features):
         ),
         (raw(b'{"temperature":1,"pressure":1000,"pressure (hPa)":1000}'), ["duplicate_key"]),
         (b'{"features":{"temperature":1,"pressure":1000,"note":"' + b"x" * MAX_BYTES + b'"}}', ["too_large"]),
+        (raw(b'{"temperature":1,"pressure":1000,"more":"' + b"x" * MAX_BYTES + b'"}'), ["too_large"]),
         (raw(b"{}"), ["schema_missing_column", "schema_missing_column"]),
         (raw(b'{"temperature":null,"pressure":1000}'), ["schema_missing_column"]),
         (raw(b"[1,2]"), ["unexpected_data_type"]),
@@ -487,7 +504,7 @@ def test_what_the_system_did_not_sign_for_this_pipeline_is_rejected(forged):
 
 def test_a_marker_that_cannot_be_read_is_rejected():
     history = History(spec=contract())
-    for body in (b"{", b"[" * 10_000, b"\xff", b'{"pipeline":"rain","signature":3}'):
+    for body in (b"{", b"[" * 10_000, b'{"x":' + b"[" * 10_000, b'{"pipeline":"rain","signature":3}'):
         for kind in (Tick, PipelineReleased, PipelineRetired):
             history.give(body, headers=binary(TYPE_OF[kind]))
     assert history.codes == [["marker_not_signed"]] * 12
