@@ -26,10 +26,12 @@ def fast(model: Any, verb: str = "predict_proba_one") -> tuple[Predict, Learn]:
     Both work on the model itself: what they learn is in it, and it may be pickled or digested at any time.
     """
     steps = _plain_steps(model)
-    if steps is None:
-        return getattr(model, verb), _gradient_step(model) if _is_plain_linear(model) else model.learn_one
-    *transformers, last = steps
-    predict, learn = getattr(last, verb), _gradient_step(last) if _is_plain_linear(last) else _named(last.learn_one)
+    *transformers, last = steps or [model]
+    predict, learn = getattr(last, verb), last.learn_one
+    if _is_plain_linear(last):
+        predict, learn = _linear_answer(last, verb) or predict, _gradient_step(last)
+    elif transformers:
+        learn = _named(learn)
     for transformer in reversed(transformers):
         transform, learn_and_transform = _around(transformer)
         predict, learn = _chained(predict, learn, transform, learn_and_transform)
@@ -42,7 +44,7 @@ def _plain_steps(model: Any) -> list[Any] | None:
         return None
     *transformers, last = model.steps.values()
     for step in transformers:
-        if step._supervised:
+        if not isinstance(step, base.Transformer) or step._supervised:
             return None
     if isinstance(last, base.Transformer | base.AnomalyFilter) or not last._supervised:
         return None
@@ -109,6 +111,21 @@ def _is_plain_linear(model: Any) -> bool:
         and model.l1 == 0
         and model.l2 == 0
     )
+
+
+def _linear_answer(model: Any, verb: str) -> Predict | None:
+    mean = model.loss.mean_func
+
+    def probabilities(x: Any) -> Any:
+        p = mean(model._weights.dot(x) + model.intercept)
+        return {False: 1.0 - p, True: p}
+
+    def number(x: Any) -> Any:
+        return mean(model._weights.dot(x) + model.intercept)
+
+    if type(model) is linear_model.LogisticRegression:
+        return probabilities if verb == "predict_proba_one" else None
+    return number if verb == "predict_one" else None
 
 
 def _gradient_step(model: Any) -> Learn:

@@ -18,9 +18,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from headrace.infra.bus import GroupConsumer, OnAssign, OnGone, Place, Producer, Reader, TopicSpec, Unavailable
+from headrace.infra.bus import GroupConsumer, OnAssign, OnGone, Place, Producer, Reader, TopicMissing, TopicSpec, Unavailable
 from headrace.infra.kafka_consumer import ADMIN_S, KafkaGroupConsumer, KafkaReader
-from headrace.infra.kafka_errors import MISSING, explained
+from headrace.infra.kafka_errors import MISSING, explained, missing
 from headrace.infra.kafka_producer import KafkaProducer
 
 
@@ -77,6 +77,8 @@ class KafkaBus:
         return base64.urlsafe_b64decode(str(found.topic_id).replace("+", "-").replace("/", "_") + "==").hex()
 
     def offsets(self, place: Place) -> tuple[int, int]:
+        if self.partitions(place[0]) is None:  # list_offsets does not name the topic it misses
+            raise TopicMissing(missing(place[0]))
         part = TopicPartition(*place)
         first, end = (
             next(iter(self._admin().list_offsets({part: spec}, request_timeout=ADMIN_S).values()))

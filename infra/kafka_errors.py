@@ -42,9 +42,14 @@ def explained(error: KafkaError, where: str, bootstrap: str) -> BusError:
     if error.fatal() or code in FENCED:
         return Fenced(f"another process took this one's place in its group ({error.str()}); this one ends")
     if code in MISSING:
-        return TopicMissing(f"there is no topic {where}; `headrace topics --create` makes what is missing")
+        return TopicMissing(missing(where))
     if code in TRANSIENT:
         return Unavailable(
             f"no broker answers at {bootstrap} ({error.str()}); `headrace up` starts one, `headrace doctor` checks"
         )
     return BusError(f"{where or bootstrap}: {error.str() or error}")
+
+
+def missing(topic: str) -> str:
+    """The words for a topic that does not exist."""
+    return f"there is no topic {topic}; `headrace topics --create` makes what is missing"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import fcntl
 import os
 import secrets
 import socket
@@ -194,13 +194,16 @@ def make_key(folder: Path) -> str:
     """The key in `folder/.env`; where there is none a new one is appended, and the file's mode becomes 0600."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ENV_FILE
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # of two that start at once, the second reads the first one's key
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
+        with contextlib.suppress(ImportError):  # on Windows
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)  # of two that start at once, the second reads the first one's key
         key = dotenv_values(path).get(KEY_NAME)
         if key:
             return key
         key = secrets.token_hex(32)
-        os.fchmod(file.fileno(), 0o600)
+        path.chmod(0o600)
         text = file.read()
         file.write(("\n" if text and not text.endswith("\n") else "") + f"{KEY_NAME}={key}\n")
         file.flush()

@@ -1,58 +1,45 @@
-"""One owner of a state folder at a time: a lock that the system frees the moment its process is gone."""
+"""One owner of a folder at a time: a lock that the system frees the moment its process is gone."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from pathlib import Path
 
-
-class StateRefused(RuntimeError):
-    """State cannot be used; nothing was written. The message names the folder and the next command."""
+_held: set[int] = set()
 
 
-class StateLocked(StateRefused):
-    """Another process owns the folder."""
+class Held(Exception):
+    """Another process, whose id the message is, owns the folder."""
 
 
 class FolderLock:
-    """A held lock; kept until `release` or the end of the process, and never by its children."""
+    """Owns a folder until `release` or the end of the process; children do not inherit it. Raises Held.
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    The lock stays held while its process is stopped and is free at once after a kill; no timeout could tell these
+    two apart.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import fcntl  # not on Windows, where no service runs
+
+        descriptor = os.open(folder / "owner", os.O_RDWR | os.O_CREAT, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise Held(owner) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         _held.add(descriptor)
+        self._descriptor = descriptor
 
     def release(self) -> None:
         """Let the folder go; a second call does nothing."""
         if self._descriptor in _held:
             _held.discard(self._descriptor)
             os.close(self._descriptor)
-
-
-_held: set[int] = set()
-
-
-def lock_folder(folder: Path) -> FolderLock:
-    """Own a state folder. Raises StateLocked with the owner's process id.
-
-    The lock stays held while its process is stopped and is free at once after a kill; no timeout could tell these
-    two apart.
-    """
-    path = folder / "owner"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise StateLocked(
-            f"the state in {folder} belongs to process {owner or 'of another owner'}, which is alive. Stop it "
-            "(headrace down), or set HEADRACE_INSTANCE to run another instance beside it"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    return FolderLock(descriptor)
 
 
 def _forget_in_child() -> None:
@@ -63,4 +50,5 @@ def _forget_in_child() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

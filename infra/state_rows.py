@@ -21,6 +21,9 @@ _encode_key = msgspec.msgpack.Encoder().encode
 _decode_key = msgspec.msgpack.Decoder().decode
 
 
+SIGNATURE_BYTES = len(FORMAT) + _KEY_ID_BYTES + _MAC_BYTES
+
+
 class RowDamaged(Exception):
     """The bytes are not those that were written."""
 

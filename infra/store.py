@@ -22,13 +22,21 @@ import lmdb
 import msgspec
 
 from headrace.infra.log_table import LogTable
-from headrace.infra.state_lock import StateLocked, StateRefused, lock_folder
-from headrace.infra.state_rows import Head, RowDamaged, checked_key, pack_head, unpack_head
+from headrace.infra.state_lock import FolderLock, Held
+from headrace.infra.state_rows import SIGNATURE_BYTES, Head, RowDamaged, checked_key, pack_head, unpack_head
 
 MAP_BYTES = 256 << 20  # address space, not memory; doubled when full
 MAX_TABLES = 32
 HEAD = b"head"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class StateRefused(RuntimeError):
+    """State cannot be used; nothing was written. The message names the folder and the next command."""
+
+
+class StateLocked(StateRefused):
+    """Another process owns the folder."""
 
 
 class StateCorrupt(StateRefused):
@@ -58,9 +66,9 @@ class Saved:
 
 
 class Store:
-    """The state in a folder, owned by this process until `close`. `key` authenticates what was saved.
+    """The state in a folder, made where there is none and owned by this process until `close`.
 
-    Raises StateLocked, StateForeign, StateCorrupt; each names the folder and the next command.
+    `key` authenticates what was saved. Raises StateRefused, naming the folder and the next command.
     """
 
     def __init__(self, folder: Path, key: bytes) -> None:
@@ -72,18 +80,18 @@ class Store:
         self._lock = lock_folder(folder)
         try:
             self._env = self._open()
-            with self._refusals("cannot be read"):
-                self._db = self._env.open_db(HEAD)
-                with self._env.begin(db=self._db) as txn:
-                    self._stored: bytes | None = txn.get(HEAD)
-            self._head = self._checked(self._stored) if self._stored is not None else None
+        except BaseException:
+            self._lock.release()
+            raise
+        try:
+            self._signature, self._head = self._read_head()
         except BaseException:
             self.close()
             raise
 
     @classmethod
     def open(cls, folder: Path, key: bytes) -> Store:
-        """The store in a folder, made where there is none."""
+        """The store in a folder."""
         return cls(folder, key)
 
     def load(self) -> Saved | None:
@@ -144,7 +152,9 @@ class Store:
             self._write(stored, changes)
         for table, _ in self._tables.values():
             table.committed()
-        self._stored, self._head = stored, head
+        self._signature = stored[:SIGNATURE_BYTES]
+        self._head = msgspec.structs.replace(head, pickled=b"")  # may be megabytes, and `load` is for the start
+        self._suspect.unlink(missing_ok=True)
 
     def copy(self, to: Path) -> None:
         """Copy the last commit, compacted, into a folder that does not exist yet; it is whole or not there."""
@@ -166,18 +176,23 @@ class Store:
 
     def close(self) -> None:
         """Let the folder go, without a commit."""
-        env = getattr(self, "_env", None)
-        if env is not None:
-            env.close()
+        self._env.close()
+        self._suspect.unlink(missing_ok=True)
         self._lock.release()
+
+    @property
+    def _suspect(self) -> Path:
+        """Stands from opening to the first commit: LMDB aborts the process on some damage instead of raising."""
+        return self.folder / "opening"
 
     def _open(self) -> lmdb.Environment:
         path = self.folder / "data.mdb"
         size = path.stat().st_size if path.exists() else 0
+        if self._suspect.exists() and size:
+            self._check_pages(path)
+        self._suspect.touch()
         with self._refusals("cannot be opened"):
-            env = lmdb.open(
-                str(self.folder), map_size=max(MAP_BYTES, 2 * size), max_dbs=MAX_TABLES, metasync=True, readahead=False
-            )
+            env = lmdb.open(str(self.folder), map_size=max(MAP_BYTES, 2 * size), max_dbs=MAX_TABLES, readahead=False)
         used = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
         if path.stat().st_size < used:
             # Reading a mapped page beyond the file's end would be a SIGBUS; as zeros it is an error. A page that LMDB
@@ -185,9 +200,26 @@ class Store:
             os.truncate(path, used)
         return env
 
-    def _checked(self, stored: bytes) -> Head:
+    def _check_pages(self, path: Path) -> None:
+        """Every page, by a reader that no damage can end: 1.6 s a million rows, so only where one is suspected."""
+        from lmdb.verify import VerifyError, verify
+
         try:
-            return unpack_head(self._key, stored)
+            problems = verify(str(path))  # type: ignore[no-untyped-call]
+        except VerifyError as error:
+            problems = [str(error)]
+        if problems:
+            raise StateCorrupt(self._says(f"is damaged ({problems[0]})"))
+
+    def _read_head(self) -> tuple[bytes, Head | None]:
+        with self._refusals("cannot be read"):
+            self._db = self._env.open_db(HEAD)
+            with self._env.begin(db=self._db) as txn:
+                stored = txn.get(HEAD)
+        if stored is None:
+            return b"", None
+        try:
+            return stored[:SIGNATURE_BYTES], unpack_head(self._key, stored)
         except RowDamaged as error:
             raise StateCorrupt(self._says(f"is damaged ({error})")) from None
         except ValueError as error:
@@ -197,7 +229,7 @@ class Store:
         while True:
             try:
                 with self._env.begin(write=True) as txn:
-                    if txn.get(HEAD, db=self._db) != self._stored:
+                    if txn.get(HEAD, b"", db=self._db)[:SIGNATURE_BYTES] != self._signature:
                         raise StateBehind(self._says("was taken over by another process, so this one must end"))
                     for db, rows, deleted in changes:
                         _delete(txn.cursor(db), deleted)
@@ -227,6 +259,17 @@ class Store:
         return f"the state in {self.folder} {what}. To fold it again from the log: headrace reset {self.folder}"
 
 
+def lock_folder(folder: Path) -> FolderLock:
+    """Own a folder until the lock is released or the process ends. Raises StateLocked with the owner's process id."""
+    try:
+        return FolderLock(folder)
+    except Held as owner:
+        raise StateLocked(
+            f"the state in {folder} belongs to process {owner}, which is alive. Stop it (headrace down), or set "
+            "HEADRACE_INSTANCE to run another instance beside it"
+        ) from None
+
+
 def _delete(cursor: Any, places: list[bytes]) -> None:
     """Delete ascending places: a deletion leaves the cursor at the next row, often the next one to go."""
     for place in places:
@@ -240,9 +283,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-__all__ = [
-    "Saved", "StateBehind", "StateCorrupt", "StateDiskFull", "StateForeign", "StateLocked", "StateRefused", "Store",
-    "lock_folder",
-]  # fmt: skip

@@ -31,14 +31,16 @@ def to_feature(cell: Any, f: FeatureSpec) -> Any:
     if f.type == "bool":
         return to_truth(cell)
     number = to_number(cell)
-    return int(number) if f.type == "int" and isinstance(number, float) and number.is_integer() else number
+    if f.type == "int":
+        return int(number) if isinstance(number, float) and number.is_integer() else number
+    return _as_float(number)
 
 
 def to_label(cell: Any, spec: ContractSpec) -> Label:
     """The cell as the pipeline's label."""
     if spec.label.type == "bool":
         return to_truth(cell)  # type: ignore[no-any-return]
-    return to_number(cell) if spec.label.type == "float" else to_text(cell)
+    return _as_float(to_number(cell)) if spec.label.type == "float" else to_text(cell)
 
 
 def to_number(cell: Any) -> Any:
@@ -82,6 +84,10 @@ def to_time(cell: Any, place: str) -> datetime:
     if not isinstance(value, datetime):
         raise InvalidInput(f"{place}: {cell!r} is no time")
     return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _as_float(number: Any) -> Any:
+    return float(number) if isinstance(number, int) and not isinstance(number, bool) else number
 
 
 def _plain(cell: Any) -> Any:

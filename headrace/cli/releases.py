@@ -17,7 +17,7 @@ Wait = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="How l
 
 @command(PIPELINES, "headrace release pipelines/rainfall.py")
 def release(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline file.", exists=True, dir_okay=False)],
     partitions: Annotated[
         int | None, typer.Option(min=1, max=999, help="Of the data topics; fixed at the first release (default 1).")
     ] = None,

@@ -22,6 +22,12 @@ build:
     USER headrace
     WORKDIR /home/headrace
     ENTRYPOINT ["headrace"]"""
+MODELS = {
+    "bool": "linear_model.LogisticRegression()",
+    "classes": "linear_model.SoftmaxRegression()",
+    "str": "linear_model.SoftmaxRegression()",
+    "float": "preprocessing.TargetStandardScaler(linear_model.LinearRegression())",
+}
 BALANCED_FROM = 0.75  # where one class is this common, plain accuracy says little
 
 
@@ -96,26 +102,26 @@ def success_of(label: LabelColumn) -> tuple[str, str]:
 
 
 def recipe_of(columns: list[Column], label: LabelColumn) -> str:
-    """The body of the recipe: linear models on scaled numbers, texts one-hot."""
-    texts = any(column.kind == "str" for column in columns)
+    """The body of the recipe: a linear model on scaled numbers and one-hot texts of the listed kind.
+
+    Open text is left out where there is anything else: one-hot, its columns would never end.
+    """
     numbers = any(column.kind != "str" for column in columns)
-    prepare = "preprocessing.StandardScaler()"
-    lines = []
-    if texts and numbers:
-        lines = [
-            "    numbers = compose.SelectType(int, float) | preprocessing.StandardScaler()",
-            "    texts = compose.SelectType(str) | preprocessing.OneHotEncoder()",
-        ]
-        prepare = "(numbers + texts)"
-    elif texts:
-        prepare = "preprocessing.OneHotEncoder()"
-    model = {
-        "bool": "linear_model.LogisticRegression()",
-        "classes": "linear_model.SoftmaxRegression()",
-        "str": "linear_model.SoftmaxRegression()",
-        "float": "preprocessing.TargetStandardScaler(linear_model.LinearRegression())",
-    }[label.kind]
-    return "\n".join([*lines, f"    return {prepare} | {model}"])
+    listed = [column.name for column in columns if column.values]
+    open_text = [column.name for column in columns if column.longest]
+    lines, parts = [], []
+    if numbers:
+        parts.append("numbers")
+        lines.append("    numbers = compose.SelectType(int, float) | preprocessing.StandardScaler()")
+    if listed:
+        parts.append("texts")
+        lines.append(f"    texts = compose.Select({', '.join(map(quoted, listed))}) | preprocessing.OneHotEncoder()")
+    if len(parts) + bool(open_text) == 1:
+        lines, parts = [], ["preprocessing.StandardScaler()" if numbers else "preprocessing.OneHotEncoder()"]
+    elif open_text:
+        lines.append(f"    # not used: {', '.join(open_text)} (open text)")
+    prepare = f"({' + '.join(parts)})" if len(parts) > 1 else parts[0]
+    return "\n".join([*lines, f"    return {prepare} | {MODELS[label.kind]}"])
 
 
 def imports_of(columns: list[Column], label: LabelColumn) -> str:

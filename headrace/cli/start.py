@@ -100,7 +100,7 @@ def _write_new(path: Path, text: str) -> bool:
 
 @command(START, "headrace try pipelines/rainfall.py days.csv --rows 5000", name="try")
 def try_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The pipeline file.", exists=True, dir_okay=False)],
     rows_file: Annotated[Path, typer.Argument(metavar="ROWS", help="CSV, JSON lines or Parquet.")],
     label: Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="The column to predict.")] = None,
     id: IdColumn = None,

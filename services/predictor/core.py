@@ -27,6 +27,7 @@ from headrace.verbs import project
 CLASSES_AT_MOST = 1_000  # open classes are bounded; later ones can no longer become the majority
 
 SERVES = "champion"
+EXAMPLES = (ExampleArrived, FeaturesComputed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class State:
 def step(state: State, record: Record, world: World) -> list[Emit]:
     """Predict an example; take a label into the baselines; pass on what is no example."""
     event = record.event
-    if isinstance(event, ExampleArrived | FeaturesComputed):
+    if isinstance(event, EXAMPLES):
         return [Emit("<p>.predictions", _prediction(state, event, record, world), record.key, record.partition)]
     if isinstance(event, LabelArrived):
         _count(state, event.label)

@@ -196,7 +196,7 @@ def _first_champion(
 ) -> Emit:
     number = len(found.versions) + 1
     forced = any(check.name == "forced" for check in run.checks)
-    numbers = "; ".join(_told(check) for check in run.checks)
+    numbers = "; ".join(_told(check) for check in run.checks if check.name != "answered")
     reason = f"first model after {run.n_labels} labels: {numbers}"
     found.versions.append(Version(number, event.run, run.release, snapshot_offset, uri, run.n_labels, known_ms, reason))
     found.epoch += 1

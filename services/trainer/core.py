@@ -37,6 +37,7 @@ class Labelled(StreamEvent, frozen=True):
     label: Label
 
 
+LEARNED = (Labelled, ExampleLabelled)
 DECODERS = {"ExampleLabelled": msgspec.json.Decoder(Labelled).decode}  # half the cost of the whole event
 
 
@@ -102,7 +103,7 @@ def bind(state: State, world: World) -> tuple[Answer, Learn]:
 def step(state: State, record: Record, world: World) -> list[Emit]:
     """Predict, score, learn one labelled example. A learn that raises rises; the model may be half changed then."""
     event = record.event
-    if not isinstance(event, Labelled | ExampleLabelled):
+    if not isinstance(event, LEARNED):
         return []
     answer, learn = state._verbs or bind(state, world)
     excluded = world.started.excluded

@@ -169,7 +169,7 @@ class Runs:
             if emits:
                 self._publish(run, record, emits)
                 is_complete = True
-        self._learned_since = self._learned_since or isinstance(record.event, core.Labelled)
+        self._learned_since = self._learned_since or isinstance(record.event, core.LEARNED)
         if is_complete or (self._learned_since and self._clock() >= self._due):
             self.snapshot(pinned=is_complete)
 

@@ -6,7 +6,6 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from zlib import crc32
 
@@ -17,7 +16,6 @@ from headrace.schemas.stream import Time
 
 NAME_LENGTH = 200  # of ids, entities and open labels: they are keys everywhere downstream
 MAX_BYTES = 256 << 10  # a reject carries the bytes as base64 and must itself fit into a Kafka message
-EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 INT64 = (-(1 << 63), (1 << 63) - 1)
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LENGTH)]

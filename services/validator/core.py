@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from zlib import crc32
 
@@ -21,11 +21,12 @@ from headrace.schemas.control import PipelineReleased, PipelineRetired
 from headrace.schemas.record import Emit, Record
 from headrace.schemas.signing import is_signed
 from headrace.schemas.stream import Problem, RecordRejected, Tick
-from headrace.services.validator.compiled import EARLIEST, MAX_BYTES, Compiled, compile_contract, encode
+from headrace.services.validator.compiled import MAX_BYTES, Compiled, compile_contract, encode
 from headrace.services.validator.examine import EXAMPLE, LABEL, OURS, Refused, examine
 from headrace.services.validator.reasons import problem
 from headrace.services.validator.seen import SAME, forget, key_of, remember_example, remember_label
 from headrace.services.validator.tidy import Accepted, Arrival, accepted, tidy
+from headrace.services.validator.times import AHEAD, EARLIEST, minute_end, to_datetime
 from headrace.services.validator.window import Window, count_extras, count_reject, window_event
 
 VALIDATED, REJECTED, RESULTS = "<p>.data-validated", "<p>.data-rejected", "validation-results"
@@ -34,10 +35,7 @@ TABLES: dict[str, type] = {"examples": bytes, "labels": bytes}
 WINDOW_RECORDS = 1_000  # bounds the rows kept for the summary
 KEPT_KEY = 1_000  # bytes of a reject's key: a reject must fit into a message whatever came
 CONTRACTS = 256  # compiled and kept
-MINUTE_MS, DAY = 60_000, timedelta(days=1)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BEFORE_ALL_MS = -(1 << 62)
-FIRST_MS, LAST_MS = -2_208_988_800_000, 253_370_764_800_000  # the years 1900 and 9999, between which datetimes are safe
 
 IN_BAND = {TYPE_OF[kind] for kind in (Tick, PipelineReleased, PipelineRetired)}
 _EXAMPLE_HEADER, _LABEL_HEADER = ("ce_type", EXAMPLE.encode()), ("ce_type", LABEL.encode())
@@ -169,7 +167,7 @@ def _forward_label(state: State, record: Record, c: Compiled, event_type: str | 
 
 
 def _look_closer(state: State, record: Record, c: Compiled, event_type: str | None) -> list[Emit]:
-    arrival = Arrival(_place_id(record), _datetime(record.known_ms), state.latest)
+    arrival = Arrival(_place_id(record), to_datetime(record.known_ms), state.latest)
     found: Accepted | Refused | None = None
     if event_type in (EXAMPLE, None):
         found = tidy(c, record.body, arrival)
@@ -297,12 +295,8 @@ def _pass_time(state: State, known_ms: int) -> None:
     if state.window.start_ms is None:
         state.window.start_ms = known_ms
     if known_ms >= state.minute_end_ms:
-        state.minute_end_ms = known_ms - known_ms % MINUTE_MS + MINUTE_MS
-        state.latest = _datetime(state.minute_end_ms) + DAY
-
-
-def _datetime(ms: int) -> datetime:
-    return EPOCH + timedelta(milliseconds=min(max(ms, FIRST_MS), LAST_MS))
+        state.minute_end_ms = minute_end(known_ms)
+        state.latest = to_datetime(state.minute_end_ms) + AHEAD
 
 
 def _place_id(record: Record) -> str:

@@ -10,10 +10,11 @@ import msgspec
 
 from headrace.schemas.contract import FeatureSpec
 from headrace.schemas.stream import Label, LabelArrived, Problem, Time
-from headrace.services.validator.compiled import EARLIEST, MAX_BYTES, NAME_LENGTH, Compiled, int_range
+from headrace.services.validator.compiled import MAX_BYTES, NAME_LENGTH, Compiled, int_range
 from headrace.services.validator.parse import Unreadable, parse
 from headrace.services.validator.reasons import problem, shown
 from headrace.services.validator.tidy import Accepted, Ambiguous, Arrival, accepted, by_own_name, is_name
+from headrace.services.validator.times import EARLIEST
 
 EXAMPLE, LABEL = "headrace.ExampleArrived.v1", "headrace.LabelArrived.v1"
 OURS = "headrace."

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, TypeGuard
 import msgspec
 
 from headrace.schemas.stream import ExampleArrived, Features, LabelArrived
-from headrace.services.validator.compiled import EARLIEST, MAX_BYTES, NAME_LENGTH, Compiled, decode_loose
+from headrace.services.validator.compiled import MAX_BYTES, NAME_LENGTH, Compiled, decode_loose
 from headrace.services.validator.reasons import shown
+from headrace.services.validator.times import EARLIEST
 
 
 class Arrival(NamedTuple):

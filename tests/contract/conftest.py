@@ -10,6 +10,7 @@ import pytest
 
 from headrace.infra import pipeline_files
 from headrace.infra.system import System
+from headrace.schemas.control import TrainingAsked
 from headrace.schemas.stream import ExampleArrived, LabelArrived
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -62,6 +63,7 @@ def make_system(home: Path, rows: int = 160, **options) -> System:
             system.publish("rain", late.pop(0), at_ms=system.now_ms)
     for label in late:
         system.publish("rain", label, at_ms=system.now_ms)
+    system.ask(TrainingAsked(pipeline="rain", request="again", by="a test"))
     system.advance(system.now_ms + 120_000)
     return system
 

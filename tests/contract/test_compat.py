@@ -66,6 +66,7 @@ BREAKS_NEW_READERS = {
     "a mapping has other values": (of(x=MAP), of(x=MAP | {"additionalProperties": TEXT}), ("retyped", "x.*")),
     "a mapping becomes an object": (of(x=MAP), of(x=of(y=WHOLE)), ("retyped", "x")),
     "a mapping is closed": (of(x=MAP), of(x=of(y=WHOLE, closed=True)), ("closed", "x.*")),
+    "fields become a mapping of other values": (of(x=of(y=TEXT)), of(x=MAP), ("retyped", "x.y")),
     "a part changes": (PART, {**PART, "$defs": {"Part": of(["n"], n=TEXT)}}, ("retyped", "part.n")),
 }  # fmt: skip
 
@@ -108,6 +109,26 @@ def test_a_change_that_only_old_readers_do_not_survive_breaks_control_topics_onl
 )
 def test_what_changes_nothing_for_any_reader_breaks_nobody(old, new):
     assert told(old, new, "FULL") == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (of(x=PAIR | {"prefixItems": [WHOLE, WHOLE]}), of(x={"type": "array", "items": WHOLE})),
+        (of(x=of(y=WHOLE)), of(x=MAP)),
+        (of(["x"], x=TEXT), of(x=union("string", "null") | {"default": None})),
+    ],
+)
+def test_a_wider_reader_still_reads_what_was_written(old, new):
+    assert told(old, new, "BACKWARD") == []
+
+
+def test_a_part_that_is_used_twice_is_compared_twice():
+    def twice(kind):
+        part = {"$ref": "#/$defs/Part"}
+        return {"$defs": {"Part": of(["n"], n=kind)}, **of(first=part, second=part)}
+
+    assert told(twice(WHOLE), twice(TEXT), "BACKWARD") == [("retyped", "first.n"), ("retyped", "second.n")]
 
 
 def test_a_schema_that_holds_itself_is_compared_to_its_end():

@@ -1,5 +1,6 @@
 """The control plane on the in-process log: from a release and labelled examples to version 1, or to a reason."""
 
+import contextlib
 import os
 import random
 import time
@@ -11,6 +12,7 @@ from river import linear_model, preprocessing
 from headrace import model_bytes
 from headrace.infra import create_topics, pipeline_files
 from headrace.infra.artifacts import Artifacts, Manifest
+from headrace.infra.bus import BusError
 from headrace.infra.follow import Follower
 from headrace.infra.memory_bus import MemoryBus
 from headrace.infra.service import Wiring
@@ -24,6 +26,7 @@ from headrace.schemas.control import (
     RunStarted,
     SnapshotTaken,
     TrainingCompleted,
+    TrainingRequested,
 )
 from headrace.schemas.stream import Baselines, ExampleLabelled, PredictionMade
 from headrace.schemas.topics import full_name
@@ -57,11 +60,13 @@ GOOD = "return preprocessing.StandardScaler() | linear_model.LogisticRegression(
 class Plant:
     """All control services on one in-process log; the test plays the user, the joiner and the trainer."""
 
-    def __init__(self, home, recipe=GOOD, more="", helper="", inline=True):
-        self.bus = MemoryBus(clock=lambda: 1_000)
-        self.settings = Settings(home=home, instance="t", artifact_key=KEY.decode())
+    def __init__(self, home, recipe=GOOD, more="", helper="", inline=True, bus=None, **settings):
+        self.bus = bus or MemoryBus(clock=lambda: 1_000)
+        self.settings = Settings(home=home, instance="t", artifact_key=KEY.decode(), **settings)
+        self.namespace = self.settings.namespace
         self.artifacts = Artifacts(self.settings.artifact_url, KEY)
-        create_topics.create(self.bus)
+        create_topics.create(self.bus, self.namespace)
+        self.wait_until(self.has_leaders)
         self.wiring = Wiring(
             self.settings,
             self.bus,
@@ -76,46 +81,58 @@ class Plant:
         file = home / "rain.py"
         file.write_text(SOURCE.format(recipe=recipe, more=more, helper=helper))
         pipeline = pipeline_files.load_file(file)
-        create_topics.create_pipeline(self.bus, "rain", 1, pipeline.policies())
+        create_topics.create_pipeline(self.bus, "rain", 1, pipeline.policies(), self.namespace)
+        self.wait_until(self.has_leaders)
         _, uri = self.artifacts.put_source(file.read_bytes())
         definition = pipeline_files.definition(pipeline, file.read_bytes(), uri)
         self.say("operator-requests", ReleaseAsked(pipeline="rain", request="q", by="ann", definition=definition))
-        self.settle()
-        (request,) = self.heard("training-requests")
+        (request,) = self.wait_for("training-requests", TrainingRequested)
         self.request = request.request
         run = RunStarted(pipeline="rain", run="a", request=self.request, release=1, seed=request.seed, start_offset=0)
         self.say("training-runs", run)
-        self.settle()
+        self.wait_for("control-log", RunStarted)
+
+    def has_leaders(self):
+        with contextlib.suppress(BusError):
+            return [self.bus.offsets((t, 0)) for t in self.bus.topics() if t.startswith(self.namespace)]
+
+    def wait_until(self, condition, limit_s=60.0):
+        deadline = time.monotonic() + limit_s
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"{condition} did not come true within {limit_s:g} s"
+            time.sleep(0.01)
+        return found
 
     def start(self):
         builds = (build_sequencer, build_orchestrator, build_registry, build_evaluator)
         return [part for build in builds for part in build(self.wiring)]
 
     def say(self, topic, event, source="/test", sequence=None):
-        topic = full_name(topic, "rain")
+        topic = full_name(topic, "rain", self.namespace)
         if sequence is None:
             sequence = self.bus.offsets((topic, 0))[1]
         headers = headers_of(TYPE_OF[type(event)], source, sequence)
         self.producer.produce(topic, 0, b"rain", encode(event), headers, 1_000)
+        self.producer.flush()
 
     def settle(self):
         while sum(part.tick() for part in self.parts):
             pass
 
-    def wait_for(self, topic, kind, limit_s=60.0):
+    def wait_for(self, topic, kind):
         """Step until an event of this kind is heard."""
-        deadline = time.monotonic() + limit_s
-        while True:
+
+        def found():
             self.settle()
-            found = [event for event in self.heard(topic) if isinstance(event, kind)]
-            if found:
-                return found
-            assert time.monotonic() < deadline, f"no {kind.__name__} within {limit_s:g} s"
-            time.sleep(0.01)
+            return [event for event in self.heard(topic) if isinstance(event, kind)]
+
+        return self.wait_until(found)
 
     def heard(self, topic):
-        follower = Follower(self.bus, topics=[full_name(topic, "rain")])
-        return [record.event for record in follower.read_to_end()]
+        follower = Follower(self.bus, self.namespace, [full_name(topic, "rain", self.namespace)])
+        heard = [record.event for record in follower.read_to_end()]
+        follower.close()
+        return heard
 
     def label(self, n, signal=True, delay=0):
         """The joiner's output for n examples whose labels come `delay` examples later."""
@@ -360,3 +377,16 @@ def test_after_a_crash_the_open_job_starts_again_and_its_verdict_counts_once(tmp
     assert set(plant.verdicts()) == {("offline", 200), ("infra", 200)}
     (jobs,) = [part for part in plant.parts if isinstance(part, evaluator_jobs.Jobs)]
     assert jobs.verdicts == 0  # a job that the log closed is not even started
+
+
+@pytest.mark.kafka
+def test_on_genuine_kafka_children_with_clients_of_their_own_judge(tmp_path, kafka, kafka_bus, namespace):
+    plant = Plant(tmp_path, inline=False, bus=kafka_bus, namespace=namespace, bootstrap_servers=kafka)
+    plant.label(200)
+    plant.complete(200)
+    uri = plant.snapshot(200)
+    (updated,) = plant.wait_for("model-updates", ModelUpdated)
+    assert (updated.version, updated.uri) == (1, uri)
+    assert {verdict.verdict for verdict in plant.verdicts().values()} == {"pass"}
+    for part in plant.parts:
+        part.close()

@@ -357,7 +357,7 @@ for _ in sys.stdin:
 """
 
 
-def long_log(world, examples=1_500):
+def long_log(world, examples=2_000):
     """Enough for a process to be killed in. Each record of `rainfall.predictions` makes an example or a dead letter."""
     world.pipeline()
     for number in range(examples):
@@ -385,7 +385,7 @@ def test_acknowledged_rows_survive_kill_9(tmp_path, until):
     )
     rng, kills, ended = random.Random(8), 0, False
     while not ended:
-        line = acknowledgements.read_bytes().count(b"\n") + rng.randint(0, 8)
+        line = acknowledgements.read_bytes().count(b"\n") + rng.randint(0, 5)
         nursery.stdin.write("\n")
         nursery.stdin.flush()
         child = int(nursery.stdout.readline())

@@ -1,0 +1,139 @@
+"""Files as examples and labels."""
+
+import gzip
+import json
+import lzma
+from datetime import UTC, datetime
+
+import pytest
+
+from headrace.cli.files import open_source
+from headrace.cli.rows import Roles, events, missing_columns, resolve_roles
+from headrace.errors import InvalidInput, Missing
+from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
+from headrace.schemas.stream import ExampleArrived, LabelArrived
+
+SPEC = ContractSpec(
+    name="Weather",
+    features=(
+        FeatureSpec(name="pressure", type="float", alias="pressure (hPa)"),
+        FeatureSpec(name="clouds", type="int", optional=True),
+        FeatureSpec(name="sky", type="str", optional=True, values=("clear", "NA")),
+        FeatureSpec(name="dry", type="bool", optional=True),
+    ),
+    label=LabelSpec(type="bool"),
+)
+CSV = "pressure (hPa),clouds,sky,dry,rain\n1001,3,clear,yes,1\n1002.5,,NA,no,0\nlow,2.5,,,\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to(text, name="days.csv"):
+        path = tmp_path / name
+        path.write_text(text)
+        return open_source(path)
+
+    return to
+
+
+def published(source, spec=SPEC, given=None, **options):
+    roles = resolve_roles(source, spec, given or Roles())
+    return [event for _, event in events(source, spec, roles, **options)]
+
+
+def test_cells_become_the_contracts_types_and_blank_ones_are_left_out(write):
+    examples = [event for event in published(write(CSV)) if isinstance(event, ExampleArrived)]
+    assert [e.features for e in examples] == [
+        {"pressure": 1001.0, "clouds": 3, "sky": "clear", "dry": True},
+        {"pressure": 1002.5, "sky": "NA", "dry": False},
+        {"pressure": "low", "clouds": 2.5},  # the validator says why it is rejected
+    ]
+    assert [type(e.features["pressure"]) for e in examples] == [float, float, str]
+
+
+def test_the_only_column_that_the_contract_does_not_know_is_the_label(write):
+    labels = [event for event in published(write(CSV)) if isinstance(event, LabelArrived)]
+    assert [label.label for label in labels] == [True, False]
+
+
+def test_labels_come_so_many_rows_later_and_keep_their_examples_id(write):
+    rows = "pressure,rain\n" + "".join(f"{1000 + n},{n % 2}\n" for n in range(4))
+    kinds = [(type(event).__name__[0], event.id.split("-")[1]) for event in published(write(rows), label_delay=2)]
+    assert kinds == [("E", "1"), ("E", "2"), ("E", "3"), ("L", "1"), ("E", "4"), ("L", "2"), ("L", "3"), ("L", "4")]
+
+
+def test_the_same_file_has_the_same_ids_and_another_value_another_id(write):
+    first, again = published(write(CSV)), published(write(CSV))
+    assert [event.id for event in first] == [event.id for event in again]
+    other = published(write(CSV.replace("1001,", "1003,")))
+    assert other[0].id != first[0].id
+    assert other[2].id == first[2].id
+
+
+def test_id_time_and_entity_come_from_the_columns_named(write):
+    rows = "when,station,day,pressure,rain\n2020-01-01,a,d1,1000,1\n1577923200,b,d2,1001,0\n"
+    spec = SPEC.model_copy(update={"entity": True})
+    found = published(write(rows), spec, Roles(id="day", time="when", entity="station", label="rain"))
+    assert [(e.id, e.entity, e.time) for e in found if isinstance(e, ExampleArrived)] == [
+        ("d1", "a", datetime(2020, 1, 1, tzinfo=UTC)),
+        ("d2", "b", datetime(2020, 1, 2, tzinfo=UTC)),
+    ]
+
+
+def test_a_file_without_time_takes_the_clock_it_is_given(write):
+    moment = datetime(2001, 1, 1, tzinfo=UTC)
+    assert {event.time for event in published(write(CSV), clock=lambda number: moment)} == {moment}
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "says"),
+    [
+        ("a,b\n1,2\n", Roles(), "no column of the contract"),
+        ("pressure,rain\n1,2\n", Roles(label="snow"), "no column 'snow' \\(--label\\); it has pressure, rain"),
+        ("pressure,rain\n1\n", Roles(), "line 2: not 2 columns"),
+        ("pressure,when\n1,soon\n", Roles(time="when"), "row 1: 'soon' is no time"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_its_place(write, text, given, says):
+    with pytest.raises(InvalidInput, match=says):
+        published(write(text), given=given)
+
+
+def test_required_columns_that_the_file_lacks_are_named(write):
+    assert missing_columns(write("clouds,rain\n1,0\n"), SPEC) == ["pressure"]
+    assert missing_columns(write(CSV), SPEC) == []
+
+
+def test_json_lines_hold_rows_or_events(write):
+    flat = write(json.dumps({"pressure": 1001, "rain": True}), "flat.jsonl")
+    nested = write(json.dumps({"id": "a", "features": {"pressure": 1001}, "label": True}), "nested.jsonl")
+    assert [event.features for event in published(flat)[:1]] == [{"pressure": 1001.0}]
+    example, label = published(nested)
+    assert (example.id, example.features, label.label) == ("a", {"pressure": 1001.0}, True)
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.open), (".xz", lzma.open)])
+def test_compressed_files_read_the_same(tmp_path, write, suffix, pack):
+    path = tmp_path / f"days.csv{suffix}"
+    with pack(path, "wt") as file:
+        file.write(CSV)
+    assert [event.id for event in published(open_source(path))] == [event.id for event in published(write(CSV))]
+
+
+def test_parquet_reads_as_csv_does(tmp_path, write):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "days.parquet"
+    parquet.write_table(pa.table({"pressure (hPa)": [1001.0, None], "clouds": [3, None], "rain": [True, False]}), path)
+    example, label, second, _ = published(open_source(path))
+    assert (example.features, label.label, second.features) == ({"pressure": 1001.0, "clouds": 3}, True, {})
+
+
+def test_a_missing_empty_or_unknown_file_says_so(tmp_path, write):
+    with pytest.raises(Missing, match="there is no file"):
+        open_source(tmp_path / "no.csv")
+    with pytest.raises(InvalidInput, match="no rows"):
+        write("a,b\n")
+    with pytest.raises(InvalidInput, match=r"\.csv, \.tsv"):
+        write("x", "rows.xls")
