@@ -30,7 +30,7 @@ def fast(model: Any, verb: str = "predict_proba_one") -> tuple[Predict, Learn]:
     predict, learn = getattr(last, verb), last.learn_one
     if _is_plain_linear(last):
         predict, learn = _linear_answer(last, verb) or predict, _gradient_step(last)
-    elif transformers:
+    elif steps is not None:
         learn = _named(learn)
     for transformer in reversed(transformers):
         transform, learn_and_transform = _around(transformer)

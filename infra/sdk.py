@@ -25,7 +25,6 @@ from headrace.schemas.topics import TOPICS, full_name
 
 Row = ExampleArrived | LabelArrived | Mapping[str, Any]
 PIPELINED = 5_000  # records on their way at once: enough to fill every request, little to send again after an error
-ACKNOWLEDGED_S = 30.0
 MARKER_S = 5.0
 ANSWERS = ("pipelines", "decisions", "training-requests", "model-updates")
 
@@ -37,11 +36,17 @@ class Client:
     client may publish from many threads; reading (`subscribe`, `predict`, `request`) is for one thread each.
     """
 
-    def __init__(self, bootstrap_servers: str | None = None, *, settings: Settings | None = None) -> None:
-        """Connect. Raises Unreachable, and SettingsError for a setting that does not exist."""
+    def __init__(
+        self, bootstrap_servers: str | None = None, *, settings: Settings | None = None, timeout_s: float = 30.0
+    ) -> None:
+        """Connect; `timeout_s` is how long the broker may take to acknowledge a record.
+
+        Raises Unreachable, and SettingsError for a setting that does not exist.
+        """
         from kafka import KafkaProducer
 
         self.settings = settings or Settings()
+        self._timeout_s = timeout_s
         self.address = bootstrap_servers or broker_address(self.settings)
         self._source = f"/client/{uuid.uuid4().hex[:12]}"
         self._sequence = itertools.count(1)
@@ -56,9 +61,9 @@ class Client:
             compression_type="lz4",
             linger_ms=2,
             batch_size=64 << 10,
-            delivery_timeout_ms=int(ACKNOWLEDGED_S * 1000),
-            request_timeout_ms=int(ACKNOWLEDGED_S * 500),
-            max_block_ms=int(ACKNOWLEDGED_S * 1000),
+            delivery_timeout_ms=int(timeout_s * 1000),
+            request_timeout_ms=int(timeout_s * 500),
+            max_block_ms=int(timeout_s * 1000),
             allow_auto_create_topics=False,
         )
 
@@ -225,7 +230,7 @@ class Client:
         for subscription in self._predictions.values():
             subscription.close()
         self._predictions.clear()
-        self._producer.close(timeout=ACKNOWLEDGED_S)
+        self._producer.close(timeout=self._timeout_s)
 
     def __enter__(self) -> Client:
         return self
@@ -284,7 +289,7 @@ class Client:
         from kafka.errors import KafkaError
 
         try:
-            future.get(timeout=ACKNOWLEDGED_S + 5)
+            future.get(timeout=self._timeout_s + 5)
         except KafkaError as error:
             raise self._failed(error) from error
 

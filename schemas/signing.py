@@ -22,7 +22,7 @@ def sign(key: bytes, event: InBand) -> InBand:
 
 def is_signed(key: bytes, event: InBand) -> bool:
     """Whether the event was signed with this key and not changed since."""
-    return hmac.compare_digest(_signature(key, event), event.signature)
+    return hmac.compare_digest(_signature(key, event).encode(), event.signature.encode("utf-8", "replace"))
 
 
 def _signature(key: bytes, event: InBand) -> str:

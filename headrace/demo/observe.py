@@ -96,7 +96,7 @@ def _labelled(seen: Observed, event: ExampleLabelled, record: Record, now_ms: fl
 
 def _answer(value: Any) -> Any:
     if isinstance(value, float):
-        return value >= 0.5
+        return value > 0.5
     return max(value, key=lambda name: value[name]) if isinstance(value, dict) else value
 
 

@@ -41,6 +41,13 @@ Arms: Any = msgspec.defstruct(
 NO_ARM = Arm(None, None)  # type: ignore[arg-type]  # of a row without a served answer
 
 
+class Origin(msgspec.Struct, array_like=True, gc=False):
+    """Where an example stood in `<p>.data-arrived`."""
+
+    partition: Int
+    offset: Int
+
+
 class Predicted(msgspec.Struct, gc=False):
     """What a row needs of a PredictionMade, but for features and predictions."""
 
@@ -48,7 +55,7 @@ class Predicted(msgspec.Struct, gc=False):
     time: str
     release: Int
     epoch: Int
-    origin: tuple[Int, Int]
+    origin: Origin
     served: str | None = None
     entity: str | None = None
     history: bool = False

@@ -103,7 +103,7 @@ class PipelineRows:
             "known_at": batch.known_ms, "release": [e.release for e in events], "served": [e.served for e in events],
             "cold": [e.cold for e in events], "history": [e.history for e in events],
             "log_partition": same_value(batch.partition, n), "log_offset": batch.offsets,
-            "origin_partition": [e.origin[0] for e in events], "origin_offset": [e.origin[1] for e in events],
+            "origin_partition": [e.origin.partition for e in events], "origin_offset": [e.origin.offset for e in events],
             "other": other, **{f.column.name: value for f, value in zip(self.features, values, strict=True)},
         })
         made.parts[self.table.name].append(examples)
@@ -181,7 +181,7 @@ class PipelineRows:
             "last": [text(p.baselines.last) for p in before], "number": [e.number for e in events],
             "pending_from": [e.pending_from for e in events], "known_to": [e.known_to for e in events],
             "log_partition": same_value(batch.partition, n), "log_offset": batch.offsets,
-            "origin_partition": [p.origin[0] for p in before], "origin_offset": [p.origin[1] for p in before],
+            "origin_partition": [p.origin.partition for p in before], "origin_offset": [p.origin.offset for p in before],
         }))
 
     def _add_labels(self, events: list[Any], batch: Batch, made: Made) -> None:
