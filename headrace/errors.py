@@ -31,6 +31,10 @@ class InvalidInput(HeadraceError):
     """A file or a value given cannot be used as it is."""
 
 
+class TopicsWrong(HeadraceError, ValueError):
+    """Topics that exist are not as they must be; the message names each setting."""
+
+
 class Refused(HeadraceError):
     """The system understood and said no. `kind` "unchanged": what was asked for is so already."""
 

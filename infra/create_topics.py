@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from headrace.errors import TopicsWrong
 from headrace.infra.bus import Bus, TopicSpec
 from headrace.schemas.policies import Policies
 from headrace.schemas.topics import DAY_S, DLQ, TOPICS, Topic, control_topics, full_name, pipeline_topics
@@ -37,15 +38,20 @@ def create(bus: Bus, namespace: str = "") -> None:
 
 
 def create_pipeline(bus: Bus, pipeline: str, partitions: int, policies: Policies, namespace: str = "") -> None:
-    """Create the topics of one pipeline that do not exist. Raises ValueError where those that exist are not right."""
+    """Create the topics of one pipeline that do not exist. Raises TopicsWrong where those that exist are not right."""
     bus.create_topics([
         spec
         for topic in pipeline_topics()
         for spec in _specs(topic, full_name(topic.name, pipeline, namespace), partitions, policies)
     ])
-    problems = [str(problem) for problem in check_pipeline(bus, pipeline, partitions, policies, namespace)]
+    require_pipeline(bus, pipeline, partitions, policies, namespace)
+
+
+def require_pipeline(bus: Bus, pipeline: str, partitions: int, policies: Policies, namespace: str = "") -> None:
+    """Raise TopicsWrong where the topics of one pipeline are not there or not right."""
+    problems = check_pipeline(bus, pipeline, partitions, policies, namespace)
     if problems:
-        raise ValueError("; ".join(problems))
+        raise TopicsWrong("; ".join(str(problem) for problem in problems), "headrace topics --check")
 
 
 def check(bus: Bus, namespace: str = "") -> list[Problem]:

@@ -18,7 +18,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from headrace.infra.bus import GroupConsumer, OnAssign, OnGone, Place, Producer, Reader, TopicMissing, TopicSpec, Unavailable
+from headrace.infra.bus import (
+    GroupConsumer,
+    OnAssign,
+    OnGone,
+    Place,
+    Producer,
+    Reader,
+    TopicMissing,
+    TopicSpec,
+    Unavailable,
+)
 from headrace.infra.kafka_consumer import ADMIN_S, KafkaGroupConsumer, KafkaReader
 from headrace.infra.kafka_errors import MISSING, explained, missing
 from headrace.infra.kafka_producer import KafkaProducer
@@ -80,11 +90,7 @@ class KafkaBus:
         if self.partitions(place[0]) is None:  # list_offsets does not name the topic it misses
             raise TopicMissing(missing(place[0]))
         part = TopicPartition(*place)
-        first, end = (
-            next(iter(self._admin().list_offsets({part: spec}, request_timeout=ADMIN_S).values()))
-            for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        )
-        return int(self._result(first, place[0]).offset), int(self._result(end, place[0]).offset)
+        return self._offset(part, OffsetSpec.earliest()), self._offset(part, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
     def create_topics(self, specs: Sequence[TopicSpec]) -> None:
         existing = self._metadata()
@@ -136,6 +142,18 @@ class KafkaBus:
             if time.monotonic() > deadline:
                 raise Unavailable(f"topics without a leader after {ADMIN_S:g} s: {', '.join(sorted(leaderless))}")
             time.sleep(0.02)
+
+    def _offset(self, part: TopicPartition, spec: Any) -> int:
+        """The leader of a new topic may not know yet that it is: ask again until the deadline."""
+        deadline = time.monotonic() + ADMIN_S
+        while True:
+            future = next(iter(self._admin().list_offsets({part: spec}, request_timeout=ADMIN_S).values()))
+            try:
+                return int(self._result(future, part.topic).offset)
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def _result(self, future: Any, topic: str) -> Any:
         try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -65,6 +68,7 @@ class KafkaGroupConsumer:
         on_lost: OnGone,
     ) -> None:
         session_ms = int(session_s * 1000)
+        self.process = os.getpid()
         self._bootstrap = config["bootstrap.servers"]
         self._client = Consumer(
             config
@@ -84,7 +88,8 @@ class KafkaGroupConsumer:
         self._mirrored: dict[Place, int] = {}
         self._gone: set[Place] = set()
         self._raised: BaseException | None = None
-        self._joined, self._ask_again_at = False, 0.0
+        self._joined, self._closing, self._ask_again_at = False, False, 0.0
+        _OPEN.add(self)
 
     def subscribe(self, topics: Sequence[str]) -> None:
         self._topics = list(topics)
@@ -144,9 +149,17 @@ class KafkaGroupConsumer:
         self._client.seek(TopicPartition(*place, offset))
 
     def close(self) -> None:
+        self._closing = True
         self._client.close()
+        _OPEN.discard(self)
         if self._raised is not None:
             self._raise()
+
+    def abandon(self) -> None:
+        """Let go without a word to the fold: what it did not save, its next start does again."""
+        self._on_revoke = self._on_lost = lambda places: None
+        with contextlib.suppress(Exception):
+            self.close()
 
     def _subscribe(self, topics: list[str]) -> None:
         self._client.subscribe(topics, on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lost)
@@ -161,6 +174,9 @@ class KafkaGroupConsumer:
 
     def _assign(self, client: Consumer, parts: list[TopicPartition]) -> None:
         """Only new places come here (cooperative-sticky), and none at all is an assignment too."""
+        if self._closing:  # too late to begin; asking the group for its offsets would block for good
+            client.incremental_assign(parts)
+            return
         places = [(part.topic, part.partition) for part in parts]
         if not self._joined:
             self._joined, self._ask_again_at = True, time.monotonic() + SETTLED_S
@@ -172,13 +188,13 @@ class KafkaGroupConsumer:
             self._keep(error)
 
     def _revoke(self, client: Consumer, parts: list[TopicPartition]) -> None:
-        places = [(part.topic, part.partition) for part in parts]
+        places = [place for part in parts if (place := (part.topic, part.partition)) in self._assigned]
         self._tell(self._on_revoke, places)
         self._forget(places)
         client.incremental_unassign(parts)
 
     def _lost(self, client: Consumer, parts: list[TopicPartition]) -> None:
-        places = [(part.topic, part.partition) for part in parts]
+        places = [place for part in parts if (place := (part.topic, part.partition)) in self._assigned]
         self._forget(places)  # first: what is lost must not be committed any more
         self._tell(self._on_lost, places)
         client.incremental_unassign(parts)
@@ -191,7 +207,8 @@ class KafkaGroupConsumer:
 
     def _tell(self, callback: OnGone, places: list[Place]) -> None:
         try:
-            callback(places)
+            if places:
+                callback(places)
         except BaseException as error:
             self._keep(error)
 
@@ -230,3 +247,14 @@ def _raise_lasting(message: Any, bootstrap: str) -> bool:
     if error.fatal() or not (error.code() in TRANSIENT or error.retriable()):
         raise explained(error, topic, bootstrap)
     return False
+
+
+# librdkafka spins for ever in the destruction of a member with an unanswered rebalance, so none may be left at exit
+_OPEN: set[KafkaGroupConsumer] = set()
+
+
+@atexit.register
+def _abandon_all() -> None:
+    for consumer in list(_OPEN):
+        if consumer.process == os.getpid():  # those of a parent have no threads here that would answer
+            consumer.abandon()

@@ -204,9 +204,7 @@ class LogTable(MutableMapping[Any, Any]):
 def _slot(key: Any) -> Any:
     """What stands for a key in the index. Bytes as long as a digest are digested too, so that none poses as one."""
     if type(key) is str:
-        return (
-            key if len(key) <= _SHORT else blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_DIGEST).digest()
-        )
+        return key if len(key) <= _SHORT else blake2b(key.encode(), digest_size=_DIGEST).digest()
     if type(key) is bytes and (len(key) > _SHORT or len(key) == _DIGEST):
         return blake2b(key, digest_size=_DIGEST, person=b"bytes").digest()
     return key

@@ -31,6 +31,8 @@ def release_file(
     if settings.create_topics:
         create_topics.create(bus, settings.namespace)
         create_topics.create_pipeline(bus, pipeline.name, count, definition.policies, settings.namespace)
+    else:
+        create_topics.require_pipeline(bus, pipeline.name, count, definition.policies, settings.namespace)
     event = ReleaseAsked(
         pipeline=pipeline.name, request=new_request("release"), by=by, definition=definition, partitions=count
     )

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from headrace.errors import HeadraceError, InvalidInput, Missing, NoAnswer, NotReleased, Refused, Rejected, Unreachable
+from headrace.errors import InvalidInput, Missing, NoAnswer, Refused, Rejected
+from headrace.infra.client_errors import not_released, told
 from headrace.infra.settings import Settings
-from headrace.infra.subscription import NO_BROKER, Start, Subscription, broker_address, connect
+from headrace.infra.subscription import Start, Subscription, broker_address, connect
 from headrace.infra.user_events import example, from_row, label_for
 from headrace.schemas.codec import TYPE_OF, Event, encode, headers_of
 from headrace.schemas.control import ControlEvent, PipelineReleased, PipelineRetired, RequestRefused
@@ -215,8 +216,9 @@ class Client:
     def model(self, name: str) -> Any:
         """The River model that an alias (`rainfall@champion`, the default) or a version (`rainfall@3`) names.
 
-        An alias that follows its run gives the newest revision. Nothing is unpickled before its signature was
-        checked. Raises Missing (no such model, or no River here) and ArtifactRefused.
+        An alias that follows its run gives the newest revision, a version the snapshot that passed its gates.
+        Nothing is unpickled before its signature was checked. Raises Missing (no such model, or no River here) and
+        ArtifactRefused.
         """
         from headrace.infra.served_model import load_served
 
@@ -226,11 +228,16 @@ class Client:
     # --- the rest -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Send what is queued and release the connections."""
+        """Release the connections. Nothing is queued: every call that publishes waits for its acknowledgements."""
+        from kafka.errors import KafkaError
+
         for subscription in self._predictions.values():
             subscription.close()
         self._predictions.clear()
-        self._producer.close(timeout=self._timeout_s)
+        try:
+            self._producer.close(timeout=1.0)
+        except KafkaError:  # records that a dead broker never took: kafka-python would keep its thread and try for ever
+            self._producer._sender.force_close()
 
     def __enter__(self) -> Client:
         return self
@@ -283,7 +290,7 @@ class Client:
         try:
             return self._producer.send(topic, encode(event), key=key, headers=headers)
         except KafkaError as error:
-            raise self._failed(error) from error
+            raise told(error, self.address) from error
 
     def _acknowledged(self, future: Any) -> None:
         from kafka.errors import KafkaError
@@ -291,20 +298,4 @@ class Client:
         try:
             future.get(timeout=self._timeout_s + 5)
         except KafkaError as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: Exception) -> HeadraceError:
-        from kafka.errors import AuthorizationError, MessageSizeTooLargeError, RecordListTooLargeError
-
-        if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
-            return InvalidInput(f"the record is larger than the broker takes: {error}")
-        if isinstance(error, AuthorizationError):
-            return Refused(f"the broker does not let this user write: {error}", "headrace acls")
-        return Unreachable(f"the broker at {self.address} did not take a record: {error}", NO_BROKER)
-
-
-def not_released(pipeline: str, released: Iterable[str]) -> NotReleased:
-    """The error for a name that was never released, or was retired."""
-    known = ", ".join(sorted(released))
-    others = f"; released are {known}" if known else ": nothing is"
-    return NotReleased(f"no pipeline {pipeline!r} is released{others}", f"headrace release pipelines/{pipeline}.py")
+            raise told(error, self.address) from error

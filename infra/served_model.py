@@ -25,7 +25,8 @@ def load_served(client: Client, pipeline: str, alias: str) -> Any:
 
     updated = find_update(client, pipeline, alias)
     artifacts = Artifacts(client.settings.artifact_url, client.settings.key())
-    data, _ = artifacts.get(newest_uri(client, updated))
+    uri = updated.uri if alias.isdigit() else newest_uri(client, updated)  # a version is the snapshot that passed
+    data, _ = artifacts.get(uri)
     released = [
         record.event
         for record in client.subscribe("pipelines", pipeline, start="earliest", follow=False)

@@ -56,8 +56,14 @@ class Wiring:
         name = core.__name__.rpartition(".")[2]
         folds = [fold for fold in folds_of(service) if fold.name == name]
         return fold_runner(
-            folds, core, self.bus, namespace=self.namespace, instance=self.settings.instance,
-            open_store=self.open_store, world=world, **self.timing,
+            folds,
+            core,
+            self.bus,
+            namespace=self.namespace,
+            instance=self.settings.instance,
+            open_store=self.open_store,
+            world=world,
+            **self.timing,
         )
 
 
@@ -138,11 +144,18 @@ def live_wiring(settings: Settings, service: str) -> Wiring:
         return Store.open(folder / fold / f"{place[0]}-{place[1]}", key)
 
     bus = KafkaBus(
-        settings.bootstrap_servers, linger_ms=settings.linger_ms, session_timeout_s=settings.session_timeout_s,
-        security=settings.confluent_security(), client_id=f"headrace-{service}",
+        settings.bootstrap_servers,
+        linger_ms=settings.linger_ms,
+        session_timeout_s=settings.session_timeout_s,
+        security=settings.confluent_security(),
+        client_id=f"headrace-{service}",
     )
     return Wiring(
-        settings, bus, Artifacts(settings.artifact_url, key), key, open_store,
+        settings,
+        bus,
+        Artifacts(settings.artifact_url, key),
+        key,
+        open_store,
         timing={"commit_s": settings.commit_s, "commit_records": settings.commit_records},
     )
 

@@ -38,7 +38,10 @@ class FolderLock:
     def release(self) -> None:
         """Let the folder go; a second call does nothing."""
         if self._descriptor in _held:
+            import fcntl
+
             _held.discard(self._descriptor)
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a child that is being forked may hold a copy still
             os.close(self._descriptor)
 
 

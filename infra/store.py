@@ -9,7 +9,6 @@ power cut undoes would stand behind what the consumer group was told.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import pickle
 import shutil
@@ -28,7 +27,7 @@ from headrace.infra.state_rows import SIGNATURE_BYTES, Head, RowDamaged, checked
 MAP_BYTES = 256 << 20  # address space, not memory; doubled when full
 MAX_TABLES = 32
 HEAD = b"head"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LITTLE_ROOM_BYTES = 1 << 20
 
 
 class StateRefused(RuntimeError):
@@ -47,7 +46,11 @@ class StateForeign(StateRefused):
     """Another key or another version wrote the state."""
 
 
-class StateDiskFull(StateRefused):
+class StateDiskFailed(StateRefused):
+    """The disk refuses a read or a write; the last commit stands."""
+
+
+class StateDiskFull(StateDiskFailed):
     """There is no room for a commit; the last one stands."""
 
 
@@ -108,6 +111,7 @@ class Store:
 
     def table(self, name: str, value_type: type) -> LogTable:
         """The keyed table of a name, as it was at the last commit. Raises StateCorrupt."""
+        self._end_reading()  # which would not know a table opened after its begin
         with self._refusals(f"cannot be read in table {name}"):
             db = self._env.open_db(b"table-" + name.encode())
 
@@ -145,9 +149,7 @@ class Store:
         head = Head(offset, meta, tables, pickle.dumps((sequences, fields), protocol=pickle.HIGHEST_PROTOCOL))
         stored = pack_head(self._key, head)
         changes = [(db, *table.changes()) for table, db in self._tables.values()]
-        if self._reading is not None:
-            self._reading.abort()  # an old reader would keep LMDB from using freed pages again
-            self._reading = None
+        self._end_reading()  # which would keep LMDB from using freed pages again
         with self._refusals("cannot be written"):
             self._write(stored, changes)
         for table, _ in self._tables.values():
@@ -225,6 +227,11 @@ class Store:
         except ValueError as error:
             raise StateForeign(self._says(f"was written {error}")) from None
 
+    def _end_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.abort()
+            self._reading = None
+
     def _write(self, stored: bytes, changes: list[tuple[Any, list[tuple[bytes, bytes]], list[bytes]]]) -> None:
         while True:
             try:
@@ -248,12 +255,19 @@ class Store:
             self._refuse(what, error)
 
     def _refuse(self, what: str, error: Exception) -> NoReturn:
-        if isinstance(error, lmdb.DiskError) or getattr(error, "errno", getattr(error, "code", None)) in FULL:
+        is_of_disk = isinstance(error, lmdb.DiskError | OSError) or type(error) is lmdb.Error
+        if not is_of_disk:
+            raise StateCorrupt(self._says(f"{what} ({error})")) from error
+        disk = os.statvfs(self.folder)
+        # LMDB calls a write that was cut short an input/output error, also where the disk was merely full.
+        if isinstance(error, lmdb.DiskError) or disk.f_bavail * disk.f_frsize < LITTLE_ROOM_BYTES:
             raise StateDiskFull(
-                f"the state in {self.folder} {what}: there is no room on its disk. Free some and start again; nothing "
-                "is lost"
+                f"the state in {self.folder} {what}: its disk is full. The last commit stands; free some room "
+                "and start again"
             ) from error
-        raise StateCorrupt(self._says(f"{what} ({error})")) from error
+        raise StateDiskFailed(
+            f"the state in {self.folder} {what}: {error}. The last commit stands; see to its disk and start again"
+        ) from error
 
     def _says(self, what: str) -> str:
         return f"the state in {self.folder} {what}. To fold it again from the log: headrace reset {self.folder}"

@@ -99,7 +99,8 @@ class Supervisor:
         for child in self._children.values():
             if child.name in SERVICES:
                 write_run_file(
-                    self._home, f"{child.name}.supervised",
+                    self._home,
+                    f"{child.name}.supervised",
                     {"pid": child.pid, "restarts": child.restarts, "refused": child.refused},
                 )
 
@@ -227,7 +228,10 @@ def up(home: Path, services: tuple[str, ...] = tuple(SERVICES)) -> int:
     with (home / "logs" / "supervisor.log").open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "headrace.infra.supervisor", str(home), *services],
-            stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True,
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
     write_run_file(home, "supervisor", {"pid": process.pid})
     return process.pid

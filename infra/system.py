@@ -32,7 +32,15 @@ from headrace.schemas.topics import full_name
 
 MINUTE_MS = 60_000
 CHAIN = (
-    "validator", "predictor", "joiner", "trainer", "evaluator", "sequencer", "orchestrator", "registry", "recorder",
+    "validator",
+    "predictor",
+    "joiner",
+    "trainer",
+    "evaluator",
+    "sequencer",
+    "orchestrator",
+    "registry",
+    "recorder",
 )
 
 
@@ -43,8 +51,15 @@ class System:
     """
 
     def __init__(
-        self, home: Path, *, services: Sequence[str] = CHAIN, key: bytes = b"in-process", start_ms: int = 0,
-        open_store: OpenStore = lambda fold, place: None, bus: MemoryBus | None = None, partitions: int = 1,
+        self,
+        home: Path,
+        *,
+        services: Sequence[str] = CHAIN,
+        key: bytes = b"in-process",
+        start_ms: int = 0,
+        open_store: OpenStore = lambda fold, place: None,
+        bus: MemoryBus | None = None,
+        partitions: int = 1,
         **settings: Any,
     ) -> None:
         self.now_ms = start_ms
@@ -54,8 +69,13 @@ class System:
         self.artifacts = Artifacts(self.settings.artifact_url, key)
         create_topics.create(self.bus)
         self.wiring = Wiring(
-            self.settings, self.bus, self.artifacts, key, open_store,
-            timing={"commit_s": 0.0, "follow_s": 0.0, "clock": lambda: self.now_ms / 1000}, inline_jobs=True,
+            self.settings,
+            self.bus,
+            self.artifacts,
+            key,
+            open_store,
+            timing={"commit_s": 0.0, "follow_s": 0.0, "clock": lambda: self.now_ms / 1000},
+            inline_jobs=True,
             clock_ms=lambda: self.now_ms,
         )
         self._users = self.bus.producer("users")
@@ -81,9 +101,11 @@ class System:
         answers = Follower(self.bus, topics=["pipelines", "decisions"])
         answers.read_to_end()
         request = f"release-{pipeline.name}-{self.bus.offsets(('operator-requests', 0))[1]}"
-        self.ask(ReleaseAsked(
-            pipeline=pipeline.name, request=request, by=by, definition=definition, partitions=self.partitions
-        ))
+        self.ask(
+            ReleaseAsked(
+                pipeline=pipeline.name, request=request, by=by, definition=definition, partitions=self.partitions
+            )
+        )
         for record in answers.read_to_end():
             if isinstance(record.event, RequestRefused) and record.event.request == request:
                 raise Refused(record.event.reason, record.event.next, record.event.kind)
@@ -94,7 +116,11 @@ class System:
     def ask(self, event: ControlEvent) -> None:
         """Publish an operator's request, then step to rest."""
         self._users.produce(
-            "operator-requests", 0, event.pipeline.encode(), encode(event), headers_of(TYPE_OF[type(event)], "you", 0),
+            "operator-requests",
+            0,
+            event.pipeline.encode(),
+            encode(event),
+            headers_of(TYPE_OF[type(event)], "you", 0),
             self.now_ms,
         )
         self.settle()
@@ -111,8 +137,12 @@ class System:
         if isinstance(event, ExampleArrived | LabelArrived):
             key = (event.entity or event.id).encode()
         self._users.produce(
-            full_name("<p>.data-arrived", pipeline), partition, key, encode(event),
-            headers_of(TYPE_OF[type(event)], "you", 0), self.now_ms,
+            full_name("<p>.data-arrived", pipeline),
+            partition,
+            key,
+            encode(event),
+            headers_of(TYPE_OF[type(event)], "you", 0),
+            self.now_ms,
         )
 
     def advance(self, to_ms: int) -> None:
@@ -143,4 +173,3 @@ class System:
         """Clean stop of every part."""
         for part in self.parts:
             part.close()
-

@@ -20,11 +20,11 @@ def settings() -> Settings:
 
 
 @contextmanager
-def client() -> Iterator[Client]:
-    """The SDK's client. Raises Unreachable."""
+def client(timeout_s: float = 30.0) -> Iterator[Client]:
+    """The SDK's client; `timeout_s` is how long the broker may take to acknowledge. Raises Unreachable."""
     from headrace.infra.sdk import Client
 
-    with Client() as made:
+    with Client(timeout_s=timeout_s) as made:
         yield made
 
 

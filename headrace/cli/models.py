@@ -125,6 +125,6 @@ def query(
 
 def _known(name: str | None, names: list[str]) -> None:
     if name is not None and name not in names:
-        from headrace.infra.sdk import not_released
+        from headrace.infra.client_errors import not_released
 
         raise not_released(name, names)

@@ -31,6 +31,7 @@ def up(
 
     The broker: KAFKA_BOOTSTRAP_SERVERS, else Docker, else Kafka's own jars. State and logs go to .headrace/.
     """
+    from headrace.cli.starting import wait_for_services
     from headrace.infra import supervisor
     from headrace.infra.local_broker import ensure_broker
     from headrace.services import SERVICES
@@ -41,12 +42,7 @@ def up(
     os.environ[BROKER] = address = ensure_broker(settings.home, output.note, named)
     prepare_topics()
     supervisor.up(settings.home)
-    missing = supervisor.wait_ready(settings.home, tuple(SERVICES), timeout_s)
-    if missing:
-        log = shown(settings.home / "logs" / f"{missing[0]}.log")
-        raise HeadraceError(
-            f"{', '.join(missing)} did not start within {timeout_s:g} s", f"read {log}, then headrace up"
-        )
+    wait_for_services(settings.home, tuple(SERVICES), timeout_s)
     seconds = time.monotonic() - began
     if as_json:
         output.print_json({"broker": address, "services": supervisor.states(settings.home), "seconds": seconds})
@@ -82,7 +78,7 @@ def status(name: AnyName = None, as_json: Json = False) -> None:
     """Show services, pipelines, how far the first model is and why, the last verdict, scores, lag."""
     from headrace.cli import facts
     from headrace.infra import supervisor
-    from headrace.infra.sdk import not_released
+    from headrace.infra.client_errors import not_released
 
     settings = connect.settings()
     report: dict[str, Any] = {"services": supervisor.states(settings.home), "pipelines": [], "lag": {}}

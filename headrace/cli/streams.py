@@ -34,6 +34,7 @@ def publish(
     rate: Annotated[str, typer.Option(metavar="N|max", help="Rows a second.")] = "max",
     label_delay: Annotated[int, typer.Option(min=0, metavar="ROWS", help="Labels go so many rows later.")] = 0,
     restart: Annotated[bool, typer.Option("--restart", help="Begin a file again instead of going on.")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="To wait for the broker.")] = 30.0,
     as_json: Json = False,
 ) -> None:
     """Publish the rows of a file (CSV, JSON lines, Parquet), one row, or the label of a row published before.
@@ -46,7 +47,7 @@ def publish(
     from headrace.cli.start import parse_rate
 
     words = what or []
-    with connect.client() as client:
+    with connect.client(timeout_s) as client:
         released = _released(client, name)
         if len(words) == 1 and ("=" not in words[0] or Path(words[0]).is_file()):
             roles = Roles(id=id, time=time, entity=entity, label=label)
@@ -166,7 +167,7 @@ def told_value(value: Any) -> str:
 
 
 def _released(client: Client, name: str) -> PipelineReleased:
-    from headrace.infra.sdk import not_released
+    from headrace.infra.client_errors import not_released
 
     released = client.pipelines()
     if name not in released:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.schemas.control import (
     ControlEvent,
     DriftDetected,
+    LabelsCounted,
     MetricsUpdated,
     ModelUpdated,
     ModelValidated,
@@ -28,6 +29,7 @@ from headrace.schemas.stream import ExampleLabelled, LabelArrived, PredictionMad
 if TYPE_CHECKING:
     from headrace.infra.sdk import Client
 
+LONGEST = 100  # of one field on a line
 WATCHED = ("predictions", "labelled-examples", "data-rejected", "control-log", "metrics")
 
 
@@ -124,6 +126,7 @@ _SAYS: dict[type, Callable[[Any], str]] = {
     TrainingCompleted: lambda e: f"{e.run} learned {e.n_labels:,} labels",
     TrainingFailed: lambda e: f"{e.run or e.request}: {e.reason}",
     SnapshotTaken: lambda e: f"offset {e.offset:,}: {', '.join(f'{r} {s.digest[:8]}' for r, s in e.runs.items())}",
+    LabelsCounted: lambda e: f"{e.n:,} labelled examples up to offset {e.offset:,}",
     DriftDetected: lambda e: f"{e.kind} {e.level} since {e.since}: {e.evidence}",
 }
 
@@ -139,9 +142,7 @@ def short(value: Any) -> str:
 def _fields(event: Any) -> str:
     if event is None:
         return "written by a user in a form that is not canonical"
-    plain = (
-        event.model_dump(mode="json")
-        if isinstance(event, ControlEvent)
-        else {name: getattr(event, name) for name in event.__struct_fields__}
-    )
-    return "  ".join(f"{name}={value}" for name, value in plain.items() if value not in (None, "", [], {}))
+    names = type(event).model_fields if isinstance(event, ControlEvent) else event.__struct_fields__
+    values = {name: getattr(event, name) for name in names if name != "pipeline"}
+    told = [f"{name} {value}" for name, value in values.items() if value not in (None, "", (), [], {})]
+    return ", ".join(text for text in told if len(text) <= LONGEST)

@@ -79,18 +79,20 @@ class PipelineRows:
         self.features: tuple[FeatureColumn, ...] = feature_columns(contracts)
         self.table = features_table(pipeline, self.features)
         self.label_type = contracts[-1].label.type
-        self.makers: dict[str, tuple[lean.Decode, Callable[[list[Any], Batch, Made], None]]] = {
-            "PredictionMade": (lean.prediction_decoder(self.features), self._add_predictions),
-            "ExampleLabelled": (lean.decode_labelled, self._add_labelled),
-            "LabelArrived": (lean.decode_label, self._add_labels),
-            "LabelCorrected": (lean.decode_corrected, self._add_corrections),
-            "RecordRejected": (lean.decode_rejected, self._add_rejects),
+        self.makers: dict[str, tuple[tuple[lean.Decode, ...], Callable[[list[Any], Batch, Made], None]]] = {
+            "PredictionMade": (
+                (lean.prediction_decoder(self.features), lean.decode_predicted_anything), self._add_predictions
+            ),
+            "LabelArrived": ((lean.decode_label,), self._add_labels),
+            "ExampleLabelled": ((lean.decode_labelled, lean.decode_labelled_anything), self._add_labelled),
+            "LabelCorrected": ((lean.decode_corrected,), self._add_corrections),
+            "RecordRejected": ((lean.decode_rejected,), self._add_rejects),
         }
 
     def add(self, event: str, batch: Batch, made: Made) -> list[Fault]:
         """Make the rows of a batch; returns what could not be decoded."""
-        decode, maker = self.makers[event]
-        events, faults = decoded(decode, batch)
+        decoders, maker = self.makers[event]
+        events, faults = decoded(batch, *decoders)
         if events:
             maker(events, batch, made)
         return faults
@@ -209,8 +211,11 @@ class PipelineRows:
             ))
 
 
-def decoded(decode: lean.Decode, batch: Batch) -> tuple[list[Any], list[Fault]]:
-    """The batch's events; records that are none, or of an impossible time, leave the batch as faults."""
+def decoded(batch: Batch, decode: lean.Decode, *others: lean.Decode) -> tuple[list[Any], list[Fault]]:
+    """The batch's events, each by the first decoder that takes it.
+
+    Records that none takes, or of an impossible time, leave the batch as faults.
+    """
     if KNOWN_MS[0] <= min(batch.known_ms) and max(batch.known_ms) <= KNOWN_MS[1]:
         try:
             return [decode(body) for body in batch.bodies], []
@@ -221,7 +226,7 @@ def decoded(decode: lean.Decode, batch: Batch) -> tuple[list[Any], list[Fault]]:
         try:
             if not KNOWN_MS[0] <= known_ms <= KNOWN_MS[1]:
                 raise ValueError(f"its timestamp, {known_ms} ms, is in no year from 1 to 9999")
-            events.append(decode(body))
+            events.append(_first(body, decode, *others))
             kept.append(index)
         except (ValueError, RecursionError) as error:
             faults.append(Fault(offset, known_ms, str(error), body))
@@ -229,6 +234,16 @@ def decoded(decode: lean.Decode, batch: Batch) -> tuple[list[Any], list[Fault]]:
         old = getattr(batch, name)
         setattr(batch, name, [old[index] for index in kept] if old else [])
     return events, faults
+
+
+def _first(body: bytes, *decoders: lean.Decode) -> Any:
+    *some, last = decoders
+    for decode in some:
+        try:
+            return decode(body)
+        except ValueError:
+            continue
+    return last(body)
 
 
 def from_base64(value: str) -> bytes:

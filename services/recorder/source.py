@@ -106,7 +106,7 @@ class Source:
 
     def _release(self, batch: Batch) -> None:
         if self._is_log or self.rows is not None:
-            events, _ = decoded(DECODERS[MARKER.decode()], _last(batch))
+            events, _ = decoded(_last(batch), DECODERS[MARKER.decode()])
             for event in events:
                 self._on_release(event, batch.known_ms[-1])
 
@@ -120,7 +120,7 @@ class Source:
                 Fault(offset, known_ms, f"no event is named {kind!r}", body)
                 for offset, known_ms, body in zip(batch.offsets, batch.known_ms, batch.bodies, strict=True)
             ]
-        events, faults = decoded(decode, batch)
+        events, faults = decoded(batch, decode)
         for index, one in enumerate(events):
             control_rows.add(Record(
                 one, batch.known_ms[index], self._topic, "", self._partition, batch.offsets[index],

@@ -60,17 +60,17 @@ class Store:
         self.features: dict[str, Table] = {}
         self.tables = TABLES | {table.name: table for table in (POSITIONS, META)}
         self._readers: set[duckdb.DuckDBPyConnection] = set()
-        self._con = _connect(path, memory_limit, threads)
+        self.connection = _connect(path, memory_limit, threads)
         try:
             self._prepare()
         except BaseException:
-            self._con.close()
+            self.connection.close()
             raise
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Another connection to the same database, for one thread; interrupted where a commit lacks memory."""
-        cursor = self._con.cursor()
+        cursor = self.connection.cursor()
         self._readers.add(cursor)
         try:
             yield cursor
@@ -81,7 +81,7 @@ class Store:
     def contracts(self) -> dict[str, list[ContractSpec]]:
         """Every pipeline's contracts, oldest release first."""
         found: dict[str, list[ContractSpec]] = {}
-        for pipeline, contract in self._con.execute(
+        for pipeline, contract in self.connection.execute(
             "SELECT pipeline, contract FROM releases ORDER BY pipeline, release"
         ).fetchall():
             found.setdefault(pipeline, []).append(ContractSpec.model_validate_json(contract))
@@ -89,13 +89,13 @@ class Store:
 
     def releases(self) -> set[tuple[str, int]]:
         """Which releases are in the store."""
-        return set(self._con.execute("SELECT pipeline, release FROM releases").fetchall())
+        return set(self.connection.execute("SELECT pipeline, release FROM releases").fetchall())
 
     def positions(self) -> dict[Place, Position]:
         """Where each topic is to be read on, with the sequences seen."""
         return {
             (topic, partition): Position(topic_id, next_offset, json.loads(sequences))
-            for topic, partition, topic_id, next_offset, sequences in self._con.execute("FROM positions").fetchall()
+            for topic, partition, topic_id, next_offset, sequences in self.connection.execute("FROM positions").fetchall()
         }
 
     def commit(self, batches: Iterable[tuple[str, Any]], positions: Mapping[Place, Position]) -> None:
@@ -122,7 +122,7 @@ class Store:
         with self._transaction():
             self._create(table)
             for column in table.columns:
-                self._con.execute(
+                self.connection.execute(
                     f"ALTER TABLE {quoted(table.name)} ADD COLUMN IF NOT EXISTS {quoted(column.name)} {column.type}"
                 )
             self._comment("TABLE", table)
@@ -130,12 +130,16 @@ class Store:
             self._create_view(training_view(pipeline, table, contracts[-1]))
             self._create_view(examples_view(self.features))
 
+    def checkpoint(self) -> None:
+        """Move what is in the write-ahead log into the file."""
+        self.connection.execute("CHECKPOINT")
+
     def close(self) -> None:
         """Write everything into the one file and let it go."""
-        self._con.close()
+        self.connection.close()
 
     def _prepare(self) -> None:
-        known = {name for (name,) in self._con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+        known = {name for (name,) in self.connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
         if known and ("meta" not in known or self._layout() != LAYOUT):
             raise StoreRefused(
                 f"{self.path} is no store of layout {LAYOUT}. Move it aside: the recorder then makes a new one from the log."
@@ -153,26 +157,26 @@ class Store:
             self.add_pipeline(pipeline, contracts)
 
     def _layout(self) -> str | None:
-        row = self._con.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
+        row = self.connection.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
         return row[0] if row else None
 
     def _create(self, table: Table) -> None:
         columns = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.columns)
         key = f", PRIMARY KEY ({KEYS[table.name]})" if table.name in KEYS else ""
-        self._con.execute(f"CREATE TABLE IF NOT EXISTS {quoted(table.name)} ({columns}{key})")
+        self.connection.execute(f"CREATE TABLE IF NOT EXISTS {quoted(table.name)} ({columns}{key})")
 
     def _create_view(self, view: View) -> None:
-        self._con.execute(f"CREATE OR REPLACE VIEW {quoted(view.name)} AS {view.sql}")
+        self.connection.execute(f"CREATE OR REPLACE VIEW {quoted(view.name)} AS {view.sql}")
         self._comment("VIEW", view)
 
     def _comment(self, kind: str, what: Table | View) -> None:
-        self._con.execute(f"COMMENT ON {kind} {quoted(what.name)} IS {literal(what.comment)}")
+        self.connection.execute(f"COMMENT ON {kind} {quoted(what.name)} IS {literal(what.comment)}")
         says = comments(what)
-        for (name,) in self._con.execute(
+        for (name,) in self.connection.execute(
             "SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [what.name]
         ).fetchall():
             if name in says:
-                self._con.execute(f"COMMENT ON COLUMN {quoted(what.name)}.{quoted(name)} IS {literal(says[name])}")
+                self.connection.execute(f"COMMENT ON COLUMN {quoted(what.name)}.{quoted(name)} IS {literal(says[name])}")
 
     def _write(self, parts: Iterable[tuple[str, Any]]) -> None:
         with self._transaction():
@@ -194,20 +198,20 @@ class Store:
             for column in table.columns
         )
         verb = "INSERT OR REPLACE" if table.name in KEYS else "INSERT"
-        self._con.register("incoming", batch)
-        self._con.execute(f"{verb} INTO {quoted(table.name)} ({columns}) SELECT {values} FROM incoming")
-        self._con.unregister("incoming")
+        self.connection.register("incoming", batch)
+        self.connection.execute(f"{verb} INTO {quoted(table.name)} ({columns}) SELECT {values} FROM incoming")
+        self.connection.unregister("incoming")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._con.execute("BEGIN TRANSACTION")
+        self.connection.execute("BEGIN TRANSACTION")
         try:
             yield
         except BaseException:
             with contextlib.suppress(duckdb.Error):
-                self._con.execute("ROLLBACK")
+                self.connection.execute("ROLLBACK")
             raise
-        self._con.execute("COMMIT")
+        self.connection.execute("COMMIT")
 
 
 def _connect(path: Path | None, memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:

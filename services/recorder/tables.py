@@ -96,7 +96,7 @@ LABELLED_EXAMPLES = Table("labelled_examples", "one row for each label that met 
     Column("last", "VARCHAR", "last label before the prediction"),
     Column("number", "BIGINT", "running number of the prediction in its partition"),
     Column("pending_from", "BIGINT", "number of the oldest prediction that still waited for its label"),
-    Column("known_to", "BIGINT", "offset of labelled-examples up to which labels were known at the prediction"),
+    Column("known_to", "BIGINT", "sequence of the last row joined in its partition before the prediction; -1: none"),
     *PLACE, *ORIGIN,
 ))
 

@@ -83,9 +83,7 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
         case RunEnded():
             return _ended(trained, event, record)
         case TrainingFailed(run=str(run)) if run in trained.live:
-            trained.skipped[run] = trained.skipped.get(run, 0) + 1
-            if trained.skipped[run] >= SKIPPED_AT_MOST and not _has_alias(trained, run):
-                return _end(trained, run, f"{SKIPPED_AT_MOST} labelled examples could not be learned")
+            return _failed(trained, run, event)
         case ChallengerSuperseded() | ChallengerExpired() if not _holds(trained, event.run, "champion", "previous"):
             return _end(trained, event.run, event.reason)
         case ModelUpdated():
@@ -146,6 +144,16 @@ def _ended(trained: Trained, event: RunEnded, record: Record) -> list[Emit]:
     trained.ending.discard(event.run)
     trained.skipped.pop(event.run, None)
     return [lineage("COMPLETE", live.started, record.known_ms, event.reason)] if live is not None else []
+
+
+def _failed(trained: Trained, run: str, event: TrainingFailed) -> list[Emit]:
+    """One example less learned; a run that could not begin, or learns too little to become a version, ends."""
+    trained.skipped[run] = trained.skipped.get(run, 0) + 1
+    if event.offset is None:
+        return _end(trained, run, event.reason)
+    if trained.skipped[run] < SKIPPED_AT_MOST or _has_alias(trained, run):
+        return []
+    return _end(trained, run, f"{SKIPPED_AT_MOST} labelled examples could not be learned, the last one: {event.reason}")
 
 
 def _alias_moved(trained: Trained, event: ModelUpdated) -> list[Emit]:

@@ -28,9 +28,8 @@ class Lockstep:
         )
 
     def tick(self, timeout_s: float = 0.0) -> int:
-        """Begin and end runs as decided, then let them learn one batch; returns how much of all that."""
-        done = self._follow()
-        done += self._runner.tick(timeout_s)
+        """Let the runs learn one batch, then begin and end runs as decided; returns how much of all that."""
+        done = self._runner.tick(timeout_s) + self._follow()
         return done + sum([worker.rest() for worker in self._workers()])
 
     def close(self) -> None:

@@ -47,10 +47,10 @@ def _old_enough(revisions: Mapping[str, Revision], now_ms: int) -> Iterable[tupl
     before: tuple[str, Revision] | None = None
     for uri in revisions:
         revision = revisions[uri]
-        if before is not None:
-            yield before
         if revision.taken_ms > now_ms - STANDS_MS:
             return
+        if before is not None:
+            yield before
         before = uri, revision
 
 

@@ -183,7 +183,7 @@ def git(*arguments):
 def exported_at(version):
     """Event name → schema, as a tag or commit has them."""
     paths = (git("ls-tree", "--name-only", version, FOLDER) or "").split()
-    names = [Path(path).stem.removesuffix(".v1") for path in paths]
+    names = [Path(path).stem.split(".")[0] for path in paths]
     return {
         name: json.loads(git("show", f"{version}:{path}"))
         for name, path in zip(names, paths, strict=True)

@@ -27,7 +27,9 @@ def side(bus, namespace):
     made = SimpleNamespace(bus=bus, namespace=namespace, operator=operator, open=[])
 
     def topic(name="t", partitions=1, **config):
-        spec = TopicSpec(namespace + name, partitions, {key.replace("_", "."): str(value) for key, value in config.items()})
+        spec = TopicSpec(
+            namespace + name, partitions, {key.replace("_", "."): str(value) for key, value in config.items()}
+        )
         bus.create_topics([spec])
         return spec.name
 
@@ -82,7 +84,10 @@ class Member:
         self.start, self.closed = start, False
         self.group, self.instance = side.namespace + group, side.namespace + instance
         self.consumer = (bus or side.bus).group_consumer(
-            self.group, self.instance, self._assign, lambda places: self.revoked.append(places),
+            self.group,
+            self.instance,
+            self._assign,
+            lambda places: self.revoked.append(places),
             lambda places: self.lost.append(places),
         )
 
@@ -326,7 +331,9 @@ def test_a_member_starts_where_it_says_and_the_group_remembers_where_it_stood(si
     member.consumer.subscribe([topic])
     polled(until, member, has=lambda: len(member.messages) >= 12)
     assert member.places() == {(topic, 0), (topic, 1)}
-    assert sorted((m.partition(), m.offset()) for m in member.messages) == [(p, o) for p in (0, 1) for o in range(4, 10)]
+    assert sorted((m.partition(), m.offset()) for m in member.messages) == [
+        (p, o) for p in (0, 1) for o in range(4, 10)
+    ]
     assert member.consumer.committed([(topic, 0), (topic, 1)]) == {}
     member.consumer.commit({(topic, 0): 7})
     until(lambda: member.poll() or member.consumer.committed([(topic, 0), (topic, 1)]) == {(topic, 0): 7})
@@ -335,7 +342,8 @@ def test_a_member_starts_where_it_says_and_the_group_remembers_where_it_stood(si
     again.consumer.subscribe([topic])
     polled(until, again, has=lambda: len(again.messages) >= 13)
     assert sorted((m.partition(), m.offset()) for m in again.messages) == [
-        *((0, offset) for offset in range(7, 10)), *((1, offset) for offset in range(10)),
+        *((0, offset) for offset in range(7, 10)),
+        *((1, offset) for offset in range(10)),
     ]
 
 
@@ -441,7 +449,9 @@ def test_a_killed_member_is_back_at_once_and_nobody_else_notices(side, until):
     assert time.monotonic() - began < 3
     polled(until, one, back, has=lambda: time.monotonic() - began > 0.5)
     assert (len([p for p in one.assigned if p]), len(one.revoked), one.places()) == (
-        len([p for p in one.assigned[: told[0]] if p]), told[1], told[2],
+        len([p for p in one.assigned[: told[0]] if p]),
+        told[1],
+        told[2],
     )
 
 
@@ -467,6 +477,7 @@ def test_a_member_that_restarts_with_a_longer_list_of_topics_gets_them_all(side,
     polled(until, leader, has=lambda: leader.places())
     member.consumer.subscribe(topics[:1])
     polled(until, leader, member, has=lambda: len(leader.places()) == len(member.places()) == 1)
+    member.close()
     again = side.member("i2")
     again.consumer.subscribe(topics)
     polled(until, leader, again, has=lambda: {(topics[1], 0), (topics[1], 1)} <= again.places())
@@ -487,6 +498,21 @@ def test_places_are_taken_back_at_a_clean_stop(side, until):
     member.close()
     assert member.revoked == [[(topic, 0)]]
     assert member.lost == []
+
+
+def test_a_member_may_stop_in_the_middle_of_a_rebalance(side, until):
+    first, second = side.topic("a", partitions=2), side.topic("b", partitions=2)
+    one, two = side.member("i1"), side.member("i2")
+    one.consumer.subscribe([first])
+    polled(until, one, has=lambda: one.places())
+    two.consumer.subscribe([first])
+    polled(until, one, two, has=lambda: len(one.places()) == len(two.places()) == 1)
+    two.consumer.subscribe([first, second])
+    polled(until, one, two, has=lambda: {(second, 0), (second, 1)} <= two.places())
+    began = time.monotonic()
+    one.close()
+    assert time.monotonic() - began < 5
+    assert one.places() == set()
 
 
 @pytest.mark.parametrize("offset", [50, -1])
@@ -538,4 +564,3 @@ def test_a_broker_that_does_not_answer_is_said_to_be_unavailable(monkeypatch):
         producer.flush()
     producer.close()
     bus.close()
-

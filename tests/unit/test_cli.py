@@ -2,16 +2,19 @@
 
 import errno
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from headrace.cli import app
 from headrace.cli.errors import FAILED, REFUSED, USAGE, tell
+from headrace.cli.starting import last_words, wait_for_services
 from headrace.contract import InvalidDefinition
-from headrace.errors import Refused, Unreachable
+from headrace.errors import HeadraceError, Refused, TopicsWrong, Unreachable
 from headrace.infra.bus import TopicMissing, Unavailable
 from headrace.infra.settings import SettingsError
+from headrace.infra.supervisor import write_run_file
 
 NOBODY = "127.0.0.1:1"
 
@@ -141,6 +144,7 @@ def test_down_without_anything_running_is_no_error(run):
     ("error", "status", "message", "next_command"),
     [
         (Refused("no", "headrace status"), REFUSED, "no", "headrace status"),
+        (TopicsWrong("x: retention"), FAILED, "x: retention", None),
         (SettingsError("X is no setting"), USAGE, "X is no setting", "headrace doctor lists what is set"),
         (InvalidDefinition("label", "must be bool"), FAILED, "label: must be bool", None),
         (Unavailable("no broker"), FAILED, "no broker", None),
@@ -173,3 +177,59 @@ def test_errors_of_other_modules_are_known_by_names_that_exist():
         module, _, cls = name.rpartition(".")
         if module != "cimpl":  # what confluent-kafka calls its own module
             assert issubclass(getattr(importlib.import_module(module), cls), Exception), name
+
+
+def test_the_reference_in_the_docs_is_what_the_commands_say():
+    from headrace.cli.reference import reference
+
+    assert (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8") == reference(), (
+        "run: python -m headrace.cli.reference > docs/cli.md"
+    )
+
+
+def test_without_java_docker_and_a_broker_up_names_the_three_ways(run, monkeypatch, tmp_path):
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = run("up")
+    assert result.exit_code == FAILED
+    assert "Three ways: set KAFKA_BOOTSTRAP_SERVERS" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_contract_and_a_recipe_that_contradict_each_other_are_named(run, tmp_path):
+    (tmp_path / "rain.py").write_text(
+        "from headrace import Contract, Pipeline, Success\nfrom river import linear_model\n\n"
+        "class Row(Contract):\n    a: float\n\n"
+        "pipeline = Pipeline(name='rain', contract=Row, label=bool, success=Success('accuracy', at_least=0.6),\n"
+        "                    recipe=lambda seed: linear_model.LinearRegression())\n"
+    )
+    (tmp_path / "rows.csv").write_text("a,b\n" + "1,0\n2,1\n" * 5)
+    result = run("try", "rain.py", "rows.csv")
+    assert result.exit_code == FAILED
+    assert "error: recipe: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ('{"event": "failed", "reason": "port 8810 is taken"}\n{"event": "stopped"}\n', "port 8810 is taken"),
+        ('Traceback (most recent call last):\n  File "x.py"\n    call()\nOSError: disk\n', "OSError: disk"),
+        ('{"event": "started"}\n', "it is still starting"),
+        (None, "it wrote no log"),
+    ],
+)
+def test_why_a_service_did_not_start_comes_from_its_log(tmp_path, monkeypatch, log, reason):
+    monkeypatch.chdir(tmp_path)
+    if log is not None:
+        (tmp_path / "logs").mkdir()
+        (tmp_path / "logs" / "recorder.log").write_text(log)
+    assert last_words(tmp_path, "recorder") == (reason, Path("logs/recorder.log"))
+
+
+def test_a_service_that_keeps_ending_is_given_up_before_the_time_is_over(tmp_path):
+    write_run_file(tmp_path, "recorder.supervised", {"pid": 0, "restarts": 3, "refused": False})
+    with pytest.raises(HeadraceError, match="recorder did not start: it wrote no log"):
+        wait_for_services(tmp_path, ("recorder",), timeout_s=60)
+    write_run_file(tmp_path, "recorder.supervised", {"pid": 0, "restarts": 1, "refused": True})
+    with pytest.raises(Refused, match="recorder refused to start"):
+        wait_for_services(tmp_path, ("recorder",), timeout_s=60)

@@ -1,13 +1,15 @@
 """Settings: where they come from, in which order, and what is refused with the variable's name."""
 
+import fcntl
 import os
 import stat
-import subprocess
-import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from dotenv import dotenv_values
 
+from headrace.infra import settings as settings_module
 from headrace.infra.settings import Settings, SettingsError, make_key
 
 
@@ -51,7 +53,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch):
 
 def test_an_unknown_variable_is_refused_with_the_nearest_known_one(tmp_path, monkeypatch):
     monkeypatch.setenv("HEADRACE_COMIT_S", "2")
-    with pytest.raises(SettingsError, match="HEADRACE_COMIT_S in the environment.*did you mean HEADRACE_COMMIT_S"):
+    with pytest.raises(SettingsError, match=r"HEADRACE_COMIT_S in the environment.*did you mean HEADRACE_COMMIT_S"):
         Settings()
     monkeypatch.delenv("HEADRACE_COMIT_S")
     (tmp_path / ".env").write_text("HEADRACE_NAMESPACES=a\n")
@@ -131,10 +133,16 @@ def test_secrets_never_show():
         sasl_password="hush-2",
     )
     assert "hush" not in f"{settings!r} {settings} {settings.model_dump_json()}"
-    for wrong in ({"commit_s": -1}, {"security_protocol": "SASL_SSL"}, {"query_host": "0.0.0.0"}):
+    for wrong in (
+        {"commit_s": -1},
+        {"security_protocol": "SASL_SSL"},
+        {"query_host": "0.0.0.0"},
+        {"query_token": 4711},
+    ):
         with pytest.raises(SettingsError) as refusal:
             Settings(artifact_key="hush-1", **wrong)
         assert "hush" not in str(refusal.value)
+        assert "4711" not in str(refusal.value)
         assert refusal.value.__cause__ is None  # pydantic's own error, which a traceback would show, has the input
 
 
@@ -236,13 +244,19 @@ def test_an_empty_key_is_replaced(tmp_path):
     assert make_key(tmp_path) == Settings().key().decode() != ""
 
 
-def test_two_that_start_at_once_have_one_key(tmp_path):
-    program = "import sys; from pathlib import Path; from headrace.infra.settings import make_key; print(make_key(Path(sys.argv[1])))"
+def test_of_two_that_start_at_once_the_second_takes_the_firsts_key(tmp_path, monkeypatch):
+    looked = threading.Event()
 
-    def run(_):
-        return subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
-        ).stdout
+    def look(path):
+        looked.set()
+        return dotenv_values(path)
 
-    with ThreadPoolExecutor(4) as pool:
-        assert len(set(pool.map(run, range(4)))) == 1
+    monkeypatch.setattr(settings_module, "dotenv_values", look)
+    with open(tmp_path / ".env", "w") as first, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = pool.submit(make_key, tmp_path)
+        assert not looked.wait(0.3)  # it waits for the first to be done
+        first.write("HEADRACE_ARTIFACT_KEY=firsts\n")
+        first.flush()
+        fcntl.flock(first, fcntl.LOCK_UN)
+        assert second.result(20) == "firsts"

@@ -1,0 +1,203 @@
+"""The recorder beside DuckDB's own Arrow ingest of the same rows: CPU and wall, interleaved, median of the rounds.
+
+One row of the stream is four records: a prediction, its label passed on, the two joined, and every hundredth a
+reject. The recorder starts from messages of the in-process log and ends with a durable DuckDB file; DuckDB's own side
+gets the same rows as Arrow tables that are ready, in the same transactions. `--kafka ADDRESS` reads the same records
+from a genuine broker as well.
+
+    python benchmarks/bench_recorder.py --rows 50000 --rounds 7
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from headrace.infra import create_topics
+from headrace.infra.bus import Bus
+from headrace.infra.memory_bus import MemoryBus
+from headrace.infra.service import tidy_memory
+from headrace.schemas.codec import TYPE_OF, encode, headers_of
+from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
+from headrace.schemas.control import PipelineReleased, ReleaseDefinition
+from headrace.schemas.policies import Policies
+from headrace.schemas.stream import (
+    ArmPrediction,
+    Baselines,
+    ExampleLabelled,
+    LabelArrived,
+    PredictionMade,
+    Problem,
+    RecordRejected,
+)
+from headrace.schemas.topics import full_name
+from headrace.services.recorder.recorder import Recorder
+from headrace.services.recorder.store import Store
+
+FEATURES = ("temperature", "dew_point", "sea_level_pressure", "visibility", "wind", "max_wind", "max_t", "min_t")
+WEATHER = ContractSpec(
+    name="Weather", features=tuple(FeatureSpec(name=name, type="float") for name in FEATURES), label=LabelSpec(type="bool")
+)
+START_MS = time.time_ns() // 1_000_000 - 3_600_000  # of now: brokers delete what is old by its own timestamp
+
+
+def write_log(bus: Bus, namespace: str, rows: int) -> int:
+    """What the services write for so many rows of a stream; returns the count of records."""
+    create_topics.create(bus, namespace)
+    create_topics.create_pipeline(bus, "rainfall", 1, Policies(), namespace)
+    producer, rng, sent = bus.producer("bench"), random.Random(1), 0
+    began = datetime.fromtimestamp(START_MS / 1000, UTC)
+
+    def send(topic: str, event: Any, source: str, number: int, more: Any = ()) -> None:
+        nonlocal sent
+        pipeline = "rainfall" if topic.startswith("<p>.") else ""
+        headers = headers_of(TYPE_OF[type(event)], source, number * 65_536) + list(more)
+        body = encode(event)
+        producer.produce(full_name(topic, pipeline, namespace), 0, b"k", body, headers, START_MS + number)
+        sent += 1
+
+    definition = ReleaseDefinition(
+        contract=WEATHER, policies=Policies(), contract_digest="", policies_digest="", recipe_digest="", source_digest="",
+        source_uri="",
+    )
+    release = PipelineReleased(pipeline="rainfall", release=1, definition=definition, partitions=1, request="r", by="b")
+    send("control-log", release, "/registry/-/1f3a9c2e/0", 1, [("ce_correlationid", ""), ("ce_causationid", ""),
+                                                                ("ce_origin", "pipelines/1f3a9c2e/0/0")])
+    for n in range(rows):
+        at = began + timedelta(seconds=n)
+        made = PredictionMade(
+            id=f"station-1-{n:07d}", time=at, features={name: rng.gauss(0, 1) for name in FEATURES}, served="champion",
+            predictions={"champion": ArmPrediction(version=3, run="run-5f1c09ab", learned_to=n, value=rng.random())},
+            release=1, epoch=4, origin=(0, 2 * n), baselines=Baselines(majority=False, mean=0.31, last=n % 3 == 0),
+        )
+        label = rng.random() < 0.3
+        send("<p>.predictions", made, "/predictor/rainfall/1f3a9c2e/0", 2 * n)
+        send("<p>.predictions", LabelArrived(id=made.id, time=at, label=label), "/predictor/rainfall/1f3a9c2e/0", 2 * n + 1)
+        send("<p>.labelled-examples", ExampleLabelled(
+            prediction=made, label=label, predicted_at_ms=START_MS + n, labelled_at_ms=START_MS + n + 1_500, partition=0,
+            number=n, pending_from=n, known_to=n,
+        ), "/joiner/rainfall/1f3a9c2e/0", 2 * n + 1)
+        if n % 100 == 0:
+            send("<p>.data-rejected", RecordRejected(
+                id=f"bad-{n}", topic="rainfall.data-arrived", partition=0, offset=n, value=b"{}" * 60,
+                problems=[Problem(code="out_of_range", message="wind is 94, over 20", feature="wind")],
+            ), "/validator/rainfall/1f3a9c2e/0", n)
+    producer.flush()
+    return sent
+
+
+def measured(work: Callable[[], None]) -> tuple[float, float]:
+    """CPU and wall seconds."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    work()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def record(bus: Bus, namespace: str, path: Path, records: int, capture: list[Any] | None = None) -> tuple[float, float]:
+    """The recorder from the log's start to a checkpointed file."""
+    store = Store(path)
+    if capture is not None:
+        commit = store.commit
+
+        def keep(batches: Any, positions: Any) -> None:
+            capture.append(list(batches))
+            commit(capture[-1], positions)
+
+        store.commit = keep  # type: ignore[method-assign]
+    recorder = Recorder(bus, store, namespace=namespace)
+
+    def work() -> None:
+        done = 0
+        while done < records:
+            done += recorder.tick(1.0)
+        recorder.commit()
+        store.checkpoint()
+
+    spent = measured(work)
+    recorder.close()
+    return spent
+
+
+def ingest(path: Path, transactions: list[Any]) -> tuple[float, float]:
+    """DuckDB alone: the same Arrow tables, in the same transactions, to a checkpointed file."""
+    store = Store(path)
+    store.add_pipeline("rainfall", [WEATHER])
+    con = store.connection
+
+    def work() -> None:
+        for tables in transactions:
+            con.execute("BEGIN")
+            for name, table in tables:
+                con.register("incoming", table)
+                con.execute(f'INSERT INTO "{name}" SELECT * FROM incoming')
+            con.execute("COMMIT")
+        store.checkpoint()
+
+    spent = measured(work)
+    store.close()
+    return spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kafka", metavar="ADDRESS")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    memory = MemoryBus()
+    sides: dict[str, tuple[Bus, str]] = {"in-process log": (memory, "")}
+    records = write_log(memory, "", chosen.rows)
+    if chosen.kafka:
+        from headrace.infra.kafka_bus import KafkaBus
+
+        kafka, namespace = KafkaBus(chosen.kafka), f"bench-{uuid.uuid4().hex[:6]}-"
+        write_log(kafka, namespace, chosen.rows)
+        sides["Kafka"] = (kafka, namespace)
+    tidy_memory()
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in (*sides, "DuckDB alone")}
+    with tempfile.TemporaryDirectory() as folder:
+        transactions: list[Any] = []
+        record(memory, "", Path(folder) / "warm-up.duckdb", records, transactions)
+        for number in range(chosen.rounds):
+            for name, (bus, namespace) in sides.items():
+                results[name].append(record(bus, namespace, Path(folder) / f"{name}-{number}.duckdb", records))
+            results["DuckDB alone"].append(ingest(Path(folder) / f"alone-{number}.duckdb", transactions))
+    report = summary(results, records)
+    print(json.dumps(report) if chosen.json else "\n".join(lines(report)))
+
+
+def summary(results: dict[str, list[tuple[float, float]]], records: int) -> dict[str, Any]:
+    """Medians, and the ratio of each round to DuckDB alone in the same round."""
+    alone = results["DuckDB alone"]
+    return {"records": records, "rounds": len(alone)} | {
+        name: {
+            "cpu_us": statistics.median(cpu for cpu, _ in spent) / records * 1e6,
+            "records_per_s": records / statistics.median(wall for _, wall in spent),
+            "cpu_ratio": statistics.median(base[0] / cpu for base, (cpu, _) in zip(alone, spent, strict=True)),
+            "cpu_ratios": [round(base[0] / cpu, 3) for base, (cpu, _) in zip(alone, spent, strict=True)],
+        }
+        for name, spent in results.items()
+    }
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """The report for people."""
+    return [f"{report['records']:,} records, median of {report['rounds']} interleaved rounds"] + [
+        f"{name:>16}: {of['cpu_us']:5.2f} µs CPU a record, {of['records_per_s']:9,.0f} records/s, "
+        f"{of['cpu_ratio']:.2f} × DuckDB's own Arrow ingest (CPU; rounds {of['cpu_ratios']})"
+        for name, of in report.items() if isinstance(of, dict)
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Waiting for the services that `up` started, and why one did not start."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from headrace.errors import HeadraceError, Refused
+
+RESTARTS = 3  # a service that ended so often while it should start will not start
+SLICE_S = 0.5
+
+
+def wait_for_services(home: Path, services: tuple[str, ...], timeout_s: float) -> None:
+    """Wait until every service is ready. Raises HeadraceError with the reason of the first that is not."""
+    from headrace.infra import supervisor
+
+    deadline = time.monotonic() + timeout_s
+    while missing := supervisor.wait_ready(home, services, min(SLICE_S, timeout_s)):
+        states = supervisor.states(home)
+        refused = [name for name in missing if states[name].get("refused")]
+        hopeless = [name for name in missing if int(str(states[name].get("restarts") or 0)) >= RESTARTS]
+        for name in refused:
+            reason, log = last_words(home, name)
+            raise Refused(f"{name} refused to start: {reason}", f"{log} says more; headrace down stops the others")
+        if hopeless or time.monotonic() > deadline:
+            name = (hopeless or missing)[0]
+            reason, log = last_words(home, name)
+            others = f" (nor did {', '.join(other for other in missing if other != name)})" if len(missing) > 1 else ""
+            raise HeadraceError(
+                f"{name} did not start: {reason}{others}", f"{log} says more; headrace down stops the others"
+            )
+
+
+def last_words(home: Path, service: str) -> tuple[str, Path]:
+    """The last reason in a service's log (a log line's, else the last line of a traceback), and the log's path."""
+    log = home / "logs" / f"{service}.log"
+    shown = log.relative_to(Path.cwd()) if log.is_relative_to(Path.cwd()) else log
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "it wrote no log", shown
+    for line in reversed(lines):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            if line and not line[0].isspace():
+                return line, shown
+            continue
+        if isinstance(found, dict) and found.get("reason"):
+            return str(found["reason"]), shown
+    return "it is still starting", shown

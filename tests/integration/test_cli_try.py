@@ -1,0 +1,101 @@
+"""`init`, then `try`, as a new user would; and what `status` and `models` fold, from the same history."""
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from headrace.cli import app, facts
+from headrace.infra import pipeline_files
+from headrace.infra.system import System
+from headrace.schemas.control import TrainingAsked
+from headrace.schemas.stream import ExampleArrived, LabelArrived
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    """A file in the current folder whose label can be learned; two rows break its bounds."""
+    monkeypatch.chdir(tmp_path)
+    chance = random.Random(3)
+    lines = ["warmth,wind (m/s),rain"]
+    for n in range(320):
+        warmth, wind = chance.uniform(0, 30), chance.uniform(0, 20)
+        lines.append(f"{9e9 if n in (100, 200) else warmth:.3f},{wind:.3f},{int(warmth < 12)}")
+    Path("days.csv").write_text("\n".join(line for n, line in enumerate(lines) if n not in (101, 201)) + "\n")
+    assert run("init", "rain", "--csv", "days.csv", "--label", "rain").exit_code == 0
+    Path("days.csv").write_text("\n".join(lines) + "\n")
+    return "days.csv"
+
+
+def test_try_reports_scores_gates_and_rejects_and_is_the_same_every_time(rows):
+    first, again = (run("try", "pipelines/rain.py", rows, "--json") for _ in range(2))
+    assert first.exit_code == 0, first.output
+    assert first.stdout == again.stdout
+    report = json.loads(first.stdout)
+    assert (report["rows"], report["labels"], report["predicted"], report["joined"]) == (320, 320, 318, 318)
+    assert [(r["code"], r["records"]) for r in report["rejected"]] == [
+        ("float_type_big_float", 2),
+        ("label_without_example", 2),
+    ]
+    assert [(g["stage"], g["verdict"], g["n_labels"]) for g in report["gates"][:2]] == [
+        ("offline", "pass", 200), ("infra", "pass", 200),
+    ]  # fmt: skip
+    assert [(v["version"], v["alias"]) for v in report["versions"]] == [(1, "champion")]
+    assert report["served"] == report["scores"]["n"] > 100
+    assert report["scores"]["accuracy"] > report["scores"]["majority_accuracy"] + 0.2
+
+
+def test_try_says_it_in_words_too(rows):
+    shown = run("try", "pipelines/rain.py", rows).stdout
+    assert "320 rows and 320 labels published, 318 predicted" in shown
+    assert "float_type_big_float" in shown
+    assert "version 1 is champion" in shown
+
+
+def test_too_few_rows_say_when_the_first_model_is_judged(rows):
+    result = run("try", "pipelines/rain.py", rows, "--rows", "90")
+    assert "none: 90 labelled rows, the first model is judged at 200" in result.stdout
+    assert "no model serves" in result.stdout
+
+
+def test_labels_that_come_later_are_joined_to_the_same_rows(rows):
+    report = json.loads(run("try", "pipelines/rain.py", rows, "--label-delay", "50", "--json").stdout)
+    assert report["joined"] == 318
+    assert report["served"] == report["predicted"] - 200 - 50
+
+
+def test_status_and_models_are_folded_from_the_control_log(rows, tmp_path):
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    system = System(tmp_path / "home", start_ms=int(start.timestamp() * 1000))
+    source = Path("pipelines/rain.py").read_bytes()
+    _, uri = system.artifacts.put_source(source)
+    pipeline = pipeline_files.load_file(Path("pipelines/rain.py"))
+    definition = pipeline_files.definition(pipeline, source, uri)
+    system.release(pipeline, definition)
+    before = facts.fold(system.records("control-log"))["rain"]
+    assert (before.release, before.models.aliases, before.verdicts) == (1, {}, [])
+    assert [run.state for run in before.runs.values()] == ["live"]
+    chance = random.Random(3)
+    for n in range(220):
+        warmth, at = chance.uniform(0, 30), start + timedelta(seconds=n)
+        features = {"warmth": warmth, "wind": 1.0}
+        system.publish("rain", ExampleArrived(id=f"r{n}", time=at, features=features))
+        system.publish("rain", LabelArrived(id=f"r{n}", time=at, label=warmth < 12))
+    system.ask(TrainingAsked(pipeline="rain", request="more", by="ann"))
+    after = facts.fold(system.records("control-log"))["rain"]
+    system.close()
+    assert [(v.stage, v.verdict) for v in after.verdicts] == [("offline", "pass"), ("infra", "pass")]
+    assert after.models.aliases["champion"].version == 1
+    assert next(iter(after.runs.values())).labels == 200
+    assert after.refused.request == "more"
+    digest = definition.source_digest
+    assert facts.file_state("rain", digest, 1) == "pipelines/rain.py is release 1"
+    Path("pipelines/rain.py").write_bytes(source + b"# changed\n")
+    assert facts.file_state("rain", digest, 1) == "pipelines/rain.py differs from release 1"
