@@ -136,14 +136,10 @@ class LogTable(MutableMapping[Any, Any]):
 
     def load(self, counter: int, key: Key) -> None:
         """Take one committed row into the index; called in the order of the counters, at opening."""
-        self._chunk(counter)[counter & _WITHIN] = _ALIVE
+        self._open = self._chunk(counter)
+        self._open[counter & _WITHIN] = _ALIVE
         self._index[_slot(key)] = counter
         self._next = counter + 1
-
-    def resume(self, counter: int) -> None:
-        """Go on numbering from a counter that is larger than any used before."""
-        self._next = max(self._next, counter)
-        self._open = self._chunk(self._next)
 
     def changes(self) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
         """Rows to write and the places of those to delete since the last `committed`, both in order."""
@@ -153,11 +149,6 @@ class LogTable(MutableMapping[Any, Any]):
             for counter, (key, value) in self._fresh.items()
         ]
         return rows, [counter.to_bytes(8, "big") for counter in sorted(self._deleted)]
-
-    @property
-    def next_counter(self) -> int:
-        """The counter of the next row put."""
-        return self._next
 
     def committed(self) -> None:
         """What `changes` named is durable. Forgets it, and the chunks in which nothing is alive."""

@@ -29,11 +29,11 @@ class RowDamaged(Exception):
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
-    """What a commit holds beside rows. `tables`: number of rows and next counter; `pickled`: sequences and fields."""
+    """What a commit holds beside rows. `tables`: how many rows each has; `pickled`: sequences and fields."""
 
     offset: int
     meta: dict[str, str]
-    tables: dict[str, tuple[int, int]]
+    tables: dict[str, int]
     pickled: bytes
 
 

@@ -131,10 +131,9 @@ class Store:
                 for place, row in txn.cursor():
                     counter = int.from_bytes(place, "big")
                     table.load(counter, checked_key(counter, row))
-        rows, following = self._head.tables.get(name, (0, 0)) if self._head is not None else (0, 0)
-        if len(table) != rows or table.next_counter > following:
+        rows = self._head.tables.get(name, 0) if self._head is not None else 0
+        if len(table) != rows:
             raise StateCorrupt(self._says(f"has {len(table)} rows in table {name}, the last commit had {rows}"))
-        table.resume(following)
         self._tables[name] = (table, db)
         return table
 
@@ -145,7 +144,7 @@ class Store:
                 self._says(f"stands at offset {self._head.offset}, a commit of {offset} would take it back")
             )
         tables = dict(self._head.tables) if self._head is not None else {}
-        tables |= {name: (len(table), table.next_counter) for name, (table, _) in self._tables.items()}
+        tables |= {name: len(table) for name, (table, _) in self._tables.items()}
         head = Head(offset, meta, tables, pickle.dumps((sequences, fields), protocol=pickle.HIGHEST_PROTOCOL))
         stored = pack_head(self._key, head)
         changes = [(db, *table.changes()) for table, db in self._tables.values()]

@@ -98,7 +98,7 @@ def asyncapi() -> Document:
 
 
 def _tidy(schema: Any) -> Any:
-    """Without the titles that only repeat a field's name, and with descriptions on one line a paragraph."""
+    """Without titles that only repeat a field's name; descriptions on one line a paragraph; objects open to later fields."""
     if isinstance(schema, list):
         return [_tidy(item) for item in schema]
     if not isinstance(schema, dict):
@@ -112,7 +112,7 @@ def _tidy(schema: Any) -> Any:
             tidy[key] = {name: _tidy(field) for name, field in value.items()}
         elif key in ("default", "enum", "const"):
             tidy[key] = value
-        elif key != "title":
+        elif key != "title" and (key, value) != ("additionalProperties", False):  # readers ignore what they do not know
             tidy[key] = _tidy(value)
     return tidy
 

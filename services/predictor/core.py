@@ -151,7 +151,7 @@ def _count(state: State, label: Label) -> None:
         state.mean += (float(label) - state.mean) / state.labels
         return
     counts = state.counts
-    if label in counts or True:
+    if label in counts or len(counts) < CLASSES_AT_MOST:
         count = counts[label] = counts.get(label, 0) + 1
         if state.majority is None or count > counts[state.majority]:
             state.majority = label

@@ -16,10 +16,7 @@ from headrace.infra.log_table import LogTable
 from headrace.infra.store import Store
 
 SAME_LENGTH_AS_A_DIGEST = b"0123456789abcdef"
-KEYS = st.sampled_from(
-    ["a", "b", "", "ü", "x" * 40, "x" * 41, "x" * 42, "y" * 400, b"a", b"", SAME_LENGTH_AS_A_DIGEST, b"x" * 41,
-     0, 1, -1, 2**40]
-)  # fmt: skip
+KEYS = st.sampled_from(["a", "ü" * 40, "x" * 41, "y" * 400, b"a", SAME_LENGTH_AS_A_DIGEST, b"x" * 41, 0, 2**40])
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -114,7 +111,7 @@ class AgainstDict(RuleBasedStateMachine):
 
 
 TestAgainstDict = AgainstDict.TestCase
-TestAgainstDict.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestAgainstDict.settings = settings(max_examples=30, stateful_step_count=50, deadline=None)
 
 
 @pytest.fixture(params=["memory", "store"])
@@ -209,7 +206,7 @@ def test_one_row_that_stays_costs_no_memory_for_all_that_pass(tmp_path):
         table[n] = b""
         del table[n]
     store.commit(1, {}, {}, {})
-    assert len(table._chunks) == 2
+    assert len(table._chunks) == 2  # the one with the row that stays, and the newest
     table["new"] = b""
     assert list(table) == ["stays", "new"]
     store.close()
