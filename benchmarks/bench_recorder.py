@@ -45,7 +45,9 @@ from headrace.services.recorder.store import Store
 
 FEATURES = ("temperature", "dew_point", "sea_level_pressure", "visibility", "wind", "max_wind", "max_t", "min_t")
 WEATHER = ContractSpec(
-    name="Weather", features=tuple(FeatureSpec(name=name, type="float") for name in FEATURES), label=LabelSpec(type="bool")
+    name="Weather",
+    features=tuple(FeatureSpec(name=name, type="float") for name in FEATURES),
+    label=LabelSpec(type="bool"),
 )
 START_MS = time.time_ns() // 1_000_000 - 3_600_000  # of now: brokers delete what is old by its own timestamp
 
@@ -66,31 +68,72 @@ def write_log(bus: Bus, namespace: str, rows: int) -> int:
         sent += 1
 
     definition = ReleaseDefinition(
-        contract=WEATHER, policies=Policies(), contract_digest="", policies_digest="", recipe_digest="", source_digest="",
+        contract=WEATHER,
+        policies=Policies(),
+        contract_digest="",
+        policies_digest="",
+        recipe_digest="",
+        source_digest="",
         source_uri="",
     )
     release = PipelineReleased(pipeline="rainfall", release=1, definition=definition, partitions=1, request="r", by="b")
-    send("control-log", release, "/registry/-/1f3a9c2e/0", 1, [("ce_correlationid", ""), ("ce_causationid", ""),
-                                                                ("ce_origin", "pipelines/1f3a9c2e/0/0")])
+    send(
+        "control-log",
+        release,
+        "/registry/-/1f3a9c2e/0",
+        1,
+        [("ce_correlationid", ""), ("ce_causationid", ""), ("ce_origin", "pipelines/1f3a9c2e/0/0")],
+    )
     for n in range(rows):
         at = began + timedelta(seconds=n)
         made = PredictionMade(
-            id=f"station-1-{n:07d}", time=at, features={name: rng.gauss(0, 1) for name in FEATURES}, served="champion",
+            id=f"station-1-{n:07d}",
+            time=at,
+            features={name: rng.gauss(0, 1) for name in FEATURES},
+            served="champion",
             predictions={"champion": ArmPrediction(version=3, run="run-5f1c09ab", learned_to=n, value=rng.random())},
-            release=1, epoch=4, origin=(0, 2 * n), baselines=Baselines(majority=False, mean=0.31, last=n % 3 == 0),
+            release=1,
+            epoch=4,
+            origin=(0, 2 * n),
+            baselines=Baselines(majority=False, mean=0.31, last=n % 3 == 0),
         )
         label = rng.random() < 0.3
         send("<p>.predictions", made, "/predictor/rainfall/1f3a9c2e/0", 2 * n)
-        send("<p>.predictions", LabelArrived(id=made.id, time=at, label=label), "/predictor/rainfall/1f3a9c2e/0", 2 * n + 1)
-        send("<p>.labelled-examples", ExampleLabelled(
-            prediction=made, label=label, predicted_at_ms=START_MS + n, labelled_at_ms=START_MS + n + 1_500, partition=0,
-            number=n, pending_from=n, known_to=n,
-        ), "/joiner/rainfall/1f3a9c2e/0", 2 * n + 1)
+        send(
+            "<p>.predictions",
+            LabelArrived(id=made.id, time=at, label=label),
+            "/predictor/rainfall/1f3a9c2e/0",
+            2 * n + 1,
+        )
+        send(
+            "<p>.labelled-examples",
+            ExampleLabelled(
+                prediction=made,
+                label=label,
+                predicted_at_ms=START_MS + n,
+                labelled_at_ms=START_MS + n + 1_500,
+                partition=0,
+                number=n,
+                pending_from=n,
+                known_to=n,
+            ),
+            "/joiner/rainfall/1f3a9c2e/0",
+            2 * n + 1,
+        )
         if n % 100 == 0:
-            send("<p>.data-rejected", RecordRejected(
-                id=f"bad-{n}", topic="rainfall.data-arrived", partition=0, offset=n, value=b"{}" * 60,
-                problems=[Problem(code="out_of_range", message="wind is 94, over 20", feature="wind")],
-            ), "/validator/rainfall/1f3a9c2e/0", n)
+            send(
+                "<p>.data-rejected",
+                RecordRejected(
+                    id=f"bad-{n}",
+                    topic="rainfall.data-arrived",
+                    partition=0,
+                    offset=n,
+                    value=b"{}" * 60,
+                    problems=[Problem(code="out_of_range", message="wind is 94, over 20", feature="wind")],
+                ),
+                "/validator/rainfall/1f3a9c2e/0",
+                n,
+            )
     producer.flush()
     return sent
 
@@ -195,7 +238,8 @@ def lines(report: dict[str, Any]) -> list[str]:
     return [f"{report['records']:,} records, median of {report['rounds']} interleaved rounds"] + [
         f"{name:>16}: {of['cpu_us']:5.2f} µs CPU a record, {of['records_per_s']:9,.0f} records/s, "
         f"{of['cpu_ratio']:.2f} × DuckDB's own Arrow ingest (CPU; rounds {of['cpu_ratios']})"
-        for name, of in report.items() if isinstance(of, dict)
+        for name, of in report.items()
+        if isinstance(of, dict)
     ]
 
 

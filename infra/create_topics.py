@@ -1,11 +1,10 @@
-"""Topics as `schemas.topics` says: made where they are missing, checked where they exist."""
+"""Topics as `schemas.topics` says: made where they are missing, checked where they exist; and who may use which."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from headrace.errors import TopicsWrong
 from headrace.infra.bus import Bus, TopicSpec
 from headrace.schemas.policies import Policies
 from headrace.schemas.topics import DAY_S, DLQ, TOPICS, Topic, control_topics, full_name, pipeline_topics
@@ -14,6 +13,8 @@ from headrace.services import FOLDS, SERVICES
 OUTAGE_S = 2 * DAY_S
 FOR_EVER = -1
 CREATE = "headrace topics --create"
+LONG_MAX = 2**63 - 1
+MAX_REQUEST_BYTES = 1_000_000  # what the producers may send at once
 
 
 @dataclass(frozen=True)
@@ -32,46 +33,27 @@ class Problem:
 
 def create(bus: Bus, namespace: str = "") -> None:
     """Create the control topics that do not exist."""
-    bus.create_topics([
-        spec for topic in control_topics() for spec in _specs(topic, full_name(topic.name, namespace=namespace), 1, None)
-    ])
+    bus.create_topics(list(_specs(control_topics(), "", 1, None, namespace)))
 
 
 def create_pipeline(bus: Bus, pipeline: str, partitions: int, policies: Policies, namespace: str = "") -> None:
-    """Create the topics of one pipeline that do not exist. Raises TopicsWrong where those that exist are not right."""
-    bus.create_topics([
-        spec
-        for topic in pipeline_topics()
-        for spec in _specs(topic, full_name(topic.name, pipeline, namespace), partitions, policies)
-    ])
-    require_pipeline(bus, pipeline, partitions, policies, namespace)
-
-
-def require_pipeline(bus: Bus, pipeline: str, partitions: int, policies: Policies, namespace: str = "") -> None:
-    """Raise TopicsWrong where the topics of one pipeline are not there or not right."""
+    """Create the topics of one pipeline that do not exist. Raises ValueError where those that exist are not right."""
+    bus.create_topics(list(_specs(pipeline_topics(), pipeline, partitions, policies, namespace)))
     problems = check_pipeline(bus, pipeline, partitions, policies, namespace)
     if problems:
-        raise TopicsWrong("; ".join(str(problem) for problem in problems), "headrace topics --check")
+        raise ValueError("; ".join(str(problem) for problem in problems))
 
 
 def check(bus: Bus, namespace: str = "") -> list[Problem]:
     """What is wrong with the control topics."""
-    return [
-        problem
-        for topic in control_topics()
-        for problem in _check(bus, topic, full_name(topic.name, namespace=namespace), 1, None)
-    ]
+    return _problems(bus, _specs(control_topics(), "", 1, None, namespace))
 
 
 def check_pipeline(
     bus: Bus, pipeline: str, partitions: int, policies: Policies | None = None, namespace: str = ""
 ) -> list[Problem]:
     """What is wrong with one pipeline's topics."""
-    return [
-        problem
-        for topic in pipeline_topics()
-        for problem in _check(bus, topic, full_name(topic.name, pipeline, namespace), partitions, policies)
-    ]
+    return _problems(bus, _specs(pipeline_topics(), pipeline, partitions, policies, namespace))
 
 
 def retention_ms(topic: Topic, policies: Policies | None) -> int:
@@ -91,63 +73,96 @@ def retention_ms(topic: Topic, policies: Policies | None) -> int:
     return int(seconds * 1000)
 
 
-def acls() -> list[dict[str, str]]:
-    """Who may do what: one row a service (or `users`), operation and topic or group; `<p>` stands for a prefix."""
+def acls(pipelines: Sequence[str] = (), namespace: str = "") -> list[dict[str, str]]:
+    """Who may do what: one row for each service (or `users`), operation and topic or prefix of groups.
+
+    The rows of data topics are given for each of the pipelines, or once with `<p>` in the place of its name.
+    """
     rows = []
     for topic in TOPICS.values():
-        for service in topic.producers:
-            rows.append({"principal": service, "operation": "Write", "topic": topic.name})
-        for service in topic.consumers:
-            rows.append({"principal": service, "operation": "Read", "topic": topic.name})
-        for service in sorted({fold.service for fold in FOLDS if fold.input == topic.name}):
-            rows.append({"principal": service, "operation": "Write", "topic": topic.name + DLQ})
-    for service in SERVICES:
-        rows.append({"principal": service, "operation": "Read", "group": f"headrace-{service}-"})
+        named = topic.per_pipeline and bool(pipelines)
+        for name in [full_name(topic.name, pipeline, namespace) for pipeline in pipelines] if named else [topic.name]:
+            full = name if named else namespace + name
+            for operation, services in (("Write", topic.producers), ("Read", topic.consumers)):
+                rows += [{"principal": service, "operation": operation, "topic": full} for service in services]
+            rows += [{"principal": service, "operation": "Write", "topic": full + DLQ} for service in _readers(topic)]
+    rows += [
+        {"principal": service, "operation": "Read", "group": f"{namespace}headrace-{service}-"} for service in SERVICES
+    ]
     return rows
 
 
-def _specs(topic: Topic, name: str, partitions: int, policies: Policies | None) -> Iterable[TopicSpec]:
-    count = partitions if topic.partitions == "pipeline" else topic.partitions
-    yield TopicSpec(name, count, _config(topic, policies))
-    if any(fold.input == topic.name for fold in FOLDS):
-        yield TopicSpec(name + DLQ, 1, {"retention.ms": str(FOR_EVER), "cleanup.policy": "delete"})
+def _readers(topic: Topic) -> list[str]:
+    """The services whose folds read this topic: they need a place for what cannot be read."""
+    return sorted({fold.service for fold in FOLDS if fold.input == topic.name})
+
+
+def _specs(
+    topics: list[Topic], pipeline: str, partitions: int, policies: Policies | None, namespace: str
+) -> Iterator[TopicSpec]:
+    for topic in topics:
+        name = full_name(topic.name, pipeline, namespace)
+        yield TopicSpec(
+            name, partitions if topic.partitions == "pipeline" else topic.partitions, _config(topic, policies)
+        )
+        if _readers(topic):
+            yield TopicSpec(name + DLQ, 1, _kept(FOR_EVER, append_time=False))
 
 
 def _config(topic: Topic, policies: Policies | None) -> dict[str, str]:
-    config = {
-        "cleanup.policy": "delete",
-        "retention.ms": str(retention_ms(topic, policies)),
-        "message.timestamp.type": "LogAppendTime" if topic.append_time else "CreateTime",
-        # copied timestamps may be years old; segments that roll in record time would be hundreds
-        "segment.ms": str(365 * DAY_S * 1000),
-    }
+    config = _kept(retention_ms(topic, policies), topic.append_time)
     if topic.retention_bytes is not None:
         config["retention.bytes"] = str(topic.retention_bytes)
         config["segment.bytes"] = str(topic.retention_bytes // 4)
     return config
 
 
-def _check(bus: Bus, topic: Topic, name: str, partitions: int, policies: Policies | None) -> Iterable[Problem]:
-    count = partitions if topic.partitions == "pipeline" else topic.partitions
-    found = bus.partitions(name)
-    if found is None:
-        yield Problem(name, "the topic", "missing", "there", CREATE)
-        return
-    if found != count:
-        yield Problem(name, "the partition count", str(found), str(count), "a count never changes: use a new pipeline name")
-    config = bus.topic_config(name)
-    wanted_type = "LogAppendTime" if topic.append_time else "CreateTime"
-    setting = config.get("message.timestamp.type", "CreateTime")
-    if setting != wanted_type:
-        yield Problem(name, "message.timestamp.type", setting, wanted_type, _alter(name, "message.timestamp.type", wanted_type))
-    if "compact" in config.get("cleanup.policy", "delete"):
-        yield Problem(name, "cleanup.policy", config["cleanup.policy"], "delete", _alter(name, "cleanup.policy", "delete"))
-    wanted = retention_ms(topic, policies)
-    keeps = int(config.get("retention.ms", "604800000"))
-    if keeps != FOR_EVER and (wanted == FOR_EVER or keeps < wanted):
-        says = "-1 (for ever)" if wanted == FOR_EVER else f"at least {wanted}"
-        yield Problem(name, "retention.ms", str(keeps), says, _alter(name, "retention.ms", str(wanted)))
+def _kept(keep_ms: int, append_time: bool) -> dict[str, str]:
+    config = {
+        "cleanup.policy": "delete",
+        "retention.ms": str(keep_ms),
+        "message.timestamp.type": "LogAppendTime" if append_time else "CreateTime",
+        # copied timestamps may be years old; segments that roll in record time would be hundreds
+        "segment.ms": str(365 * DAY_S * 1000),
+    }
+    if not append_time:
+        # a refused timestamp refuses its whole batch, and with it the producer; a broker's clock may run ahead
+        config["message.timestamp.after.max.ms"] = str(LONG_MAX)
+    return config
 
 
-def _alter(topic: str, name: str, value: str) -> str:
-    return f"kafka-configs.sh --alter --topic {topic} --add-config {name}={value}"
+def _problems(bus: Bus, specs: Iterable[TopicSpec]) -> list[Problem]:
+    existing = set(bus.topics())
+    return [
+        problem
+        for spec in specs
+        for problem in (
+            _differences(bus, spec)
+            if spec.name in existing
+            else [Problem(spec.name, "the topic", "missing", "there", CREATE)]
+        )
+    ]
+
+
+def _differences(bus: Bus, spec: TopicSpec) -> Iterator[Problem]:
+    """What would lose, refuse or misplace records; what only costs space is the operator's own affair."""
+    count = bus.partitions(spec.name)
+    if count != spec.partitions:
+        cure = "the count of a topic with records never changes: use a new pipeline name"
+        yield Problem(spec.name, "the partition count", str(count), str(spec.partitions), cure)
+    config = bus.topic_config(spec.name)
+
+    def wrong(name: str, wanted: str, says: str = "") -> Problem:
+        command = f"kafka-configs.sh --bootstrap-server … --alter --topic {spec.name} --add-config {name}={wanted}"
+        return Problem(spec.name, name, config[name], says or wanted, command)
+
+    if config["message.timestamp.type"] != spec.config["message.timestamp.type"]:
+        yield wrong("message.timestamp.type", spec.config["message.timestamp.type"])
+    if config["cleanup.policy"] != "delete":
+        yield wrong("cleanup.policy", "delete")
+    for name in ("retention.ms", "retention.bytes"):
+        wanted, found = int(spec.config.get(name, FOR_EVER)), int(config[name])
+        if found != FOR_EVER and (wanted == FOR_EVER or found < wanted):
+            yield wrong(name, str(wanted), "-1 (for ever)" if wanted == FOR_EVER else f"at least {wanted}")
+    if int(config["max.message.bytes"]) < MAX_REQUEST_BYTES:
+        yield wrong("max.message.bytes", str(MAX_REQUEST_BYTES), f"at least {MAX_REQUEST_BYTES}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 VERSION = "4.2.0"
 POM = Path(__file__).parent / "kafka" / "pom.xml"
 LOG4J = Path(__file__).parent / "kafka" / "log4j2.yaml"
+NEW_ARCHIVE = "classes.jsa"
 FETCH_S, FORMAT_S = 600.0, 60.0
 # without the optimising compiler a short-lived broker uses half the processor time (300,000 records: 0.6 s, not 1.2)
 JVM = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -40,16 +42,21 @@ class NoBroker(RuntimeError):
     """There is no broker and none could be started; the message says what to do."""
 
 
+def cache() -> Path:
+    """The folder of one user's Kafka: `jars`, and archives of loaded classes."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / f"kafka-{VERSION}"
+
+
 def fetch(say: Say) -> Path:
     """The folder with Kafka's jars, through Maven where they are not there yet. Raises NoBroker."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / f"kafka-{VERSION}"
-    if cache.is_dir():
-        return cache
+    jars = cache() / "jars"
+    if jars.is_dir():
+        return jars
     if not shutil.which("mvn"):
         raise NoBroker("Maven (mvn) is not installed; it fetches Apache Kafka's jars")
-    say(f"Fetching Apache Kafka {VERSION} through Maven into {cache} (once; 90 MB)")
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache.parent) as temporary:
+    say(f"Fetching Apache Kafka {VERSION} through Maven into {jars} (once; 90 MB)")
+    jars.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=jars.parent) as temporary:
         command = ["mvn", "-B", "-q", "-Dstyle.color=never", "-f", str(POM), "dependency:copy-dependencies"]
         try:
             done = _run([*command, f"-DoutputDirectory={temporary}/jars"], FETCH_S)
@@ -58,8 +65,8 @@ def fetch(say: Say) -> Path:
         if done.returncode != 0:
             raise NoBroker(f"Maven could not fetch Apache Kafka {VERSION}: {_last_words(done.stdout + done.stderr)}")
         with contextlib.suppress(OSError):  # another process was quicker, and its folder is as good
-            os.rename(f"{temporary}/jars", cache)
-    return cache
+            os.rename(f"{temporary}/jars", jars)
+    return jars
 
 
 def launch(
@@ -72,11 +79,18 @@ def launch(
     properties = folder / "server.properties"
     properties.write_text(_properties(folder / "data", port, controller_port, more))
     java = ["java", *JVM, f"-Dlog4j2.configurationFile={LOG4J}", "-cp", f"{jars}/*"]
+    archive, new_archive = _class_archive(), folder / NEW_ARCHIVE
+    new_archive.unlink(missing_ok=True)
+    if archive.exists():
+        java.insert(1, f"-XX:SharedArchiveFile={archive}")
     if not (folder / "data" / "meta.properties").exists():
         tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", str(properties)]
         done = _run([*java, *tool], FORMAT_S)
         if done.returncode != 0:
             raise NoBroker(explain(done.stdout + done.stderr))
+    if not archive.exists():
+        java.insert(1, f"-XX:ArchiveClassesAtExit={new_archive}")
+        java.insert(1, "-Xlog:cds=error,cds+dynamic=error,class+load=error")
     with (folder / "kafka.log").open("wb") as log:
         return subprocess.Popen(
             [*java, "kafka.Kafka", str(properties)],
@@ -85,6 +99,21 @@ def launch(
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+
+def keep_class_archive(folder: Path) -> None:
+    """After a broker's clean end: what it loaded, ready-made, lets the next one start in 0.9 s instead of 1.9."""
+    if (folder / NEW_ARCHIVE).exists():
+        with contextlib.suppress(OSError):
+            shutil.move(folder / NEW_ARCHIVE, temporary := _class_archive().with_suffix(f".{os.getpid()}"))
+            os.replace(temporary, _class_archive())
+
+
+def _class_archive() -> Path:
+    """Its name says for which Java it was made; another one would not take it."""
+    java = Path(shutil.which("java") or "java").resolve()
+    made = f"{java} {java.stat().st_mtime_ns if java.exists() else 0} {' '.join(JVM)}"
+    return cache() / f"classes-{hashlib.sha256(made.encode()).hexdigest()[:12]}.jsa"
 
 
 def explain(output: str) -> str:

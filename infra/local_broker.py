@@ -25,7 +25,7 @@ from headrace.infra import kafka_jars
 from headrace.infra.kafka_jars import NODE, VERSION, NoBroker, Say
 
 PORT = 9092
-START_S, STOP_S = 60.0, 20.0
+START_S, STOP_S = 60.0, 60.0
 IMAGE = f"apache/kafka:{VERSION}"
 THREE_WAYS = (
     "No broker. Three ways: set KAFKA_BOOTSTRAP_SERVERS to the address of one; or start Docker (apache/kafka is run); "
@@ -88,6 +88,7 @@ def stop_local_broker(home: Path) -> bool:
             return False
         stopped = _stop_container(broker.container) if broker.container else _end(broker.pid, _folder(home))
         (_folder(home) / "broker.json").unlink(missing_ok=True)
+        kafka_jars.keep_class_archive(_folder(home))
         return stopped
 
 

@@ -40,7 +40,8 @@ def query(settings: Settings, sql: str, limit: int = 10_000, timeout_s: float = 
 def ask(url: str, sql: str, limit: int = 10_000, token: str | None = None, timeout_s: float = 60.0) -> Answer:
     """Run one statement at the store served at `url`. Raises QueryFailed, StoreUnreachable."""
     request = urllib.request.Request(
-        f"{url}/query", json.dumps({"sql": sql, "limit": limit}).encode(),
+        f"{url}/query",
+        json.dumps({"sql": sql, "limit": limit}).encode(),
         {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {}),
     )
     try:
@@ -53,12 +54,17 @@ def ask(url: str, sql: str, limit: int = 10_000, token: str | None = None, timeo
             f"no recorder answers at {url} ({getattr(error, 'reason', error)}); start the services with `headrace up`"
         ) from error
     return Answer(
-        [column["name"] for column in found["columns"]], [column["type"] for column in found["columns"]], found["rows"],
-        found["truncated"], found["seconds"],
+        [column["name"] for column in found["columns"]],
+        [column["type"] for column in found["columns"]],
+        found["rows"],
+        found["truncated"],
+        found["seconds"],
     )
 
 
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the store is on this machine or named: no proxy
+_opener = urllib.request.build_opener(
+    urllib.request.ProxyHandler({})
+)  # the store is on this machine or named: no proxy
 
 
 def _reason(refusal: urllib.error.HTTPError) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from headrace.infra.bus import Bus, GroupConsumer, Message, Place, Producer
 from headrace.infra.follow import Pipelines
 from headrace.infra.records import DeadLetter, Incoming, Outgoing, source_of
+from headrace.infra.store import StateForeign
 from headrace.schemas.codec import ORIGIN, header
 from headrace.schemas.record import Record
 from headrace.schemas.topics import DLQ, full_name, parse_name
@@ -59,6 +60,11 @@ class Worker:
         saved = self._store.load() if self._store is not None else None
         self.name, self.pipeline = parse_name(place[0], namespace)
         self.topic_id = bus.topic_id(place[0])
+        if saved is not None and saved.meta["topic_id"] != self.topic_id:
+            raise StateForeign(
+                f"{place[0]} was created anew since {fold.id} saved its state; to fold the new topic from its start: "
+                f"headrace reset {fold.service}"
+            )
         self.state: Any = self._restore(saved)
         self._incoming = Incoming(
             place[0], namespace, dict(saved.sequences) if saved else None, getattr(core, "DECODERS", None)
@@ -116,9 +122,10 @@ class Worker:
 
     def counts(self) -> dict[str, int]:
         """Numbers for /metrics."""
+        own = {f"fold_{name}": count for name, count in getattr(self.state, "counts", {}).items()}
         return {
             "offset": self.offset, "published": self._outgoing.published, "repeats": self._incoming.repeats,
-            "dead_letters": self.faults,
+            "dead_letters": self.faults, **own,
         }
 
     def _copy(self, record: Record, emits: list[Any]) -> None:
@@ -189,7 +196,8 @@ class FoldRunner:
             f"{namespace}headrace-{group}", f"{instance}-{group}", self._on_assign, self._on_revoke, self._on_lost
         )
         self._uncommitted = 0
-        self._next_commit = self._next_follow = self._clock()
+        self._next_follow = self._clock()
+        self._next_commit = self._next_follow + commit_s
 
     def tick(self, timeout_s: float = 0.0) -> int:
         """Read one batch and fold it; commit when due. Never waits longer than the timeout. Returns records read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ import typer
 from headrace.cli import connect, output
 from headrace.cli.app import RUNNING, AnyName, Json, command
 from headrace.cli.errors import FAILED
-from headrace.errors import HeadraceError, Unreachable
+from headrace.errors import HeadraceError, Refused, Unreachable
 
 if TYPE_CHECKING:
     from headrace.infra.settings import Settings
@@ -121,6 +122,33 @@ def doctor(as_json: Json = False) -> None:
         output.print_json([result._asdict() for result in results])
     if any(result.level == "fail" for result in results):
         raise typer.Exit(FAILED)
+
+
+@command(RUNNING, "headrace reset recorder")
+def reset(
+    what: Annotated[str, typer.Argument(metavar="SERVICE|FOLDER", help="A service, or a folder that it named.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Forget local state, so that a service folds it again from the log at its next start. Nothing in the log changes.
+
+    For state that a service refuses: written with another key, by another version, or for a topic that was recreated.
+    """
+    from headrace.cli.starting import state_folders
+    from headrace.infra import supervisor
+
+    settings = connect.settings()
+    if any(state["alive"] for state in supervisor.states(settings.home).values()):
+        raise Refused("services of this folder run; their state cannot be taken away under them", "headrace down")
+    folders = state_folders(settings, what)
+    if not yes:
+        typer.confirm(f"Forget the state in {', '.join(map(str, folders))}?", abort=True, err=True)
+    for folder in folders:
+        shutil.rmtree(folder)
+    if as_json:
+        output.print_json({"forgotten": folders})
+    else:
+        output.say(f"Forgot {', '.join(str(shown(folder)) for folder in folders)}. Next: headrace up")
 
 
 def with_key() -> Settings:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from headrace.errors import HeadraceError, Refused
+from headrace.errors import HeadraceError, Missing, Refused
+from headrace.services import SERVICES
+
+if TYPE_CHECKING:
+    from headrace.infra.settings import Settings
 
 RESTARTS = 3  # a service that ended so often while it should start will not start
 SLICE_S = 0.5
@@ -51,3 +56,19 @@ def last_words(home: Path, service: str) -> tuple[str, Path]:
         if isinstance(found, dict) and found.get("reason"):
             return str(found["reason"]), shown
     return "it is still starting", shown
+
+
+def state_folders(settings: Settings, what: str) -> list[Path]:
+    """The folders with the state of a service, or the one named. Raises Missing, and Refused for a folder elsewhere."""
+    root = settings.state_dir / settings.instance
+    if what in SERVICES:
+        # the recorder's state stands beside its rows, in the store's own file
+        found = [settings.store_path.parent] if what == "recorder" else [root / what]
+    else:
+        found = [Path(what).expanduser().absolute()]
+        if settings.state_dir not in found[0].parents:
+            raise Refused(f"{found[0]} is not in {settings.state_dir}, where services keep their state")
+    missing = [folder for folder in found if not folder.is_dir()]
+    if missing:
+        raise Missing(f"there is no state in {missing[0]}", "headrace status")
+    return found

@@ -71,7 +71,7 @@ def wanted(
             found[alias] = own
         elif joint is not None:
             found[alias] = Revision(update.run, joint.offset, joint.runs[update.run].uri)
-        elif now is not None and now.run == update.run :
+        elif now is not None and now.run == update.run and now.offset >= update.snapshot_offset:
             found[alias] = now
         else:
             found[alias] = own

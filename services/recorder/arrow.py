@@ -14,13 +14,28 @@ from headrace.services.recorder.tables import CHECK, PROBLEM, QUICK_CHECK, Colum
 
 _NUMBER, _WORD, _COUNT, _UTC_US = pa.float64(), pa.string(), pa.int64(), pa.timestamp("us", "UTC")
 TYPES: dict[str, Any] = {
-    "VARCHAR": _WORD, "JSON": _WORD, "BIGINT": _COUNT, "DOUBLE": _NUMBER, "BOOLEAN": pa.bool_(), "BLOB": pa.binary(),
-    "TIMESTAMPTZ": pa.timestamp("ms", "UTC"), "DOUBLE[]": pa.list_(_NUMBER),
+    "VARCHAR": _WORD,
+    "JSON": _WORD,
+    "BIGINT": _COUNT,
+    "DOUBLE": _NUMBER,
+    "BOOLEAN": pa.bool_(),
+    "BLOB": pa.binary(),
+    "TIMESTAMPTZ": pa.timestamp("ms", "UTC"),
+    "DOUBLE[]": pa.list_(_NUMBER),
     PROBLEM: pa.list_(pa.struct([("code", _WORD), ("feature", _WORD), ("message", _WORD)])),
     QUICK_CHECK: pa.list_(pa.struct([("name", _WORD), ("passed", pa.bool_()), ("value", _NUMBER), ("limit", _NUMBER)])),
-    CHECK: pa.list_(pa.struct([
-        ("name", _WORD), ("verdict", _WORD), ("value", _NUMBER), ("limit", _NUMBER), ("n", _COUNT), ("detail", _WORD),
-    ])),
+    CHECK: pa.list_(
+        pa.struct(
+            [
+                ("name", _WORD),
+                ("verdict", _WORD),
+                ("value", _NUMBER),
+                ("limit", _NUMBER),
+                ("n", _COUNT),
+                ("detail", _WORD),
+            ]
+        )
+    ),
 }
 
 

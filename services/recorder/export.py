@@ -44,8 +44,17 @@ class Exporter:
     """
 
     def __init__(
-        self, store: Store, folder: Path, bus: Bus, *, namespace: str = "", every_s: float = 600.0, keep: int = 3,
-        keep_days: int = 7, inline: bool = False, clock: Callable[[], float] = time.monotonic,
+        self,
+        store: Store,
+        folder: Path,
+        bus: Bus,
+        *,
+        namespace: str = "",
+        every_s: float = 600.0,
+        keep: int = 3,
+        keep_days: int = 7,
+        inline: bool = False,
+        clock: Callable[[], float] = time.monotonic,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.published = 0
@@ -127,21 +136,27 @@ def write_snapshot(store: Store, folder: Path, now_ms: int) -> SnapshotPublished
         }
         if before is not None and before["offsets"] == offsets:
             return None
-        name = _name(max(now_ms, _number(before["snapshot"]) + 1) if before else now_ms)  # also where the clock went back
+        name = _name(
+            max(now_ms, _number(before["snapshot"]) + 1) if before else now_ms
+        )  # also where the clock went back
         part = folder / f"{PART}{name}"
         part.mkdir()
         names = [*TABLES, *(table.name for table in list(store.features.values())), *VIEWS]
         tables = [_write_table(cursor, table, part / f"{table}.parquet") for table in names]
     target = folder / name
     event = SnapshotPublished(
-        pipeline="", snapshot=name, uri=target.resolve().as_uri(), offsets=offsets,
+        pipeline="",
+        snapshot=name,
+        uri=target.resolve().as_uri(),
+        offsets=offsets,
         tables=tuple(
             TableExported(name=table, rows=rows, uri=(target / f"{table}.parquet").resolve().as_uri(), sha256=digest)
             for table, rows, digest in tables
         ),
     )
     manifest = {
-        "snapshot": name, "offsets": offsets,
+        "snapshot": name,
+        "offsets": offsets,
         "tables": [{"name": t, "file": f"{t}.parquet", "rows": rows, "sha256": digest} for t, rows, digest in tables],
     }
     _durable(part / MANIFEST, json.dumps(manifest, indent=1).encode())

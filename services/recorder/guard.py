@@ -15,10 +15,31 @@ MAX_SQL = 100_000  # characters
 
 # Everything else that stands after FROM with parentheses is refused: files, logs, plug-ins, SQL in strings.
 TABLE_FUNCTIONS = {
-    "range", "generate_series", "unnest", "json_each", "json_tree", "repeat", "repeat_row", "query_table", "histogram",
-    "histogram_values", "summary", "duckdb_tables", "duckdb_columns", "duckdb_views", "duckdb_schemas", "duckdb_types",
-    "duckdb_functions", "duckdb_constraints", "duckdb_keywords", "pragma_table_info", "pragma_database_size",
-    "pragma_version", "pg_timezone_names", "icu_calendar_names", "test_all_types",
+    "range",
+    "generate_series",
+    "unnest",
+    "json_each",
+    "json_tree",
+    "repeat",
+    "repeat_row",
+    "query_table",
+    "histogram",
+    "histogram_values",
+    "summary",
+    "duckdb_tables",
+    "duckdb_columns",
+    "duckdb_views",
+    "duckdb_schemas",
+    "duckdb_types",
+    "duckdb_functions",
+    "duckdb_constraints",
+    "duckdb_keywords",
+    "pragma_table_info",
+    "pragma_database_size",
+    "pragma_version",
+    "pg_timezone_names",
+    "icu_calendar_names",
+    "test_all_types",
 }
 EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?", re.IGNORECASE)
 
@@ -39,7 +60,9 @@ class Guard:
             raise Refused(f"the statement has {len(sql)} characters; at most {MAX_SQL} are taken")
         sql = EXPLAIN.sub("", sql, count=1)
         try:
-            (text,) = self._parser.cursor().execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone() or ("{}",)
+            (text,) = self._parser.cursor().execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone() or (
+                "{}",
+            )
             tree = json.loads(text)
         except (duckdb.Error, ValueError, RecursionError) as error:
             raise Refused(str(error)) from error

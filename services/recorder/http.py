@@ -136,7 +136,12 @@ class QueryServer:
         if not is_loopback(host) and not token:
             raise ValueError(f"{host} is no loopback address; serving queries there needs HEADRACE_QUERY_TOKEN")
         config = uvicorn.Config(
-            make_app(queries, token, health), host=host, port=port, log_config=None, access_log=False, lifespan="off",
+            make_app(queries, token, health),
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
             timeout_graceful_shutdown=2,
         )
         self._server = uvicorn.Server(config)

@@ -51,63 +51,6 @@ class Origin(msgspec.Struct, array_like=True, gc=False):
     offset: Int
 
 
-class PredictedAnything(msgspec.Struct, gc=False):
-    """A prediction whose features or aliases are not those we know; `prediction_decoder` makes the usual one."""
-
-    id: str
-    time: str
-    features: dict[str, Any]
-    predictions: dict[str, Arm]
-    served: str | None
-    release: Int
-    epoch: Int
-    origin: Origin
-    entity: str | None = None
-    history: bool = False
-    cold: bool = False
-
-
-class PredictedBefore(msgspec.Struct, gc=False):
-    """What a labelled row needs of its prediction."""
-
-    id: str
-    time: str
-    predictions: Arms
-    served: str | None
-    release: Int
-    epoch: Int
-    origin: Origin
-    entity: str | None = None
-    baselines: Baselines = msgspec.field(default_factory=Baselines)
-    history: bool = False
-    cold: bool = False
-
-
-class Labelled(msgspec.Struct, gc=False):
-    """What a row needs of an ExampleLabelled."""
-
-    prediction: PredictedBefore
-    label: Label
-    predicted_at_ms: Ms
-    labelled_at_ms: Ms
-    number: Int
-    pending_from: Int
-    known_to: Int
-    inferred: bool = False
-
-
-class PredictedBeforeAnything(PredictedBefore, gc=False, kw_only=True):
-    """The same with any alias."""
-
-    predictions: dict[str, Arm]
-
-
-class LabelledAnything(Labelled, gc=False, kw_only=True):
-    """The same with any alias."""
-
-    prediction: PredictedBeforeAnything
-
-
 class Arrived(msgspec.Struct, gc=False):
     """What a row needs of a LabelArrived."""
 
@@ -152,26 +95,37 @@ Decode = Callable[[bytes], Any]
 _PYTHON_TYPE: dict[str, Any] = {"float": float, "int": Int, "bool": bool, "str": str}
 
 
-decode_labelled: Decode = msgspec.json.Decoder(Labelled).decode
-decode_labelled_anything: Decode = msgspec.json.Decoder(LabelledAnything).decode
-decode_predicted_anything: Decode = msgspec.json.Decoder(PredictedAnything).decode
 decode_label: Decode = msgspec.json.Decoder(Arrived).decode
 decode_corrected: Decode = msgspec.json.Decoder(Corrected).decode
 decode_rejected: Decode = msgspec.json.Decoder(Rejected).decode
 
 
-def prediction_decoder(features: tuple[FeatureColumn, ...]) -> Decode:
-    """Decodes features straight into a struct of the contract's types; ValueError where they do not fit."""
+def prediction_decoders(features: tuple[FeatureColumn, ...]) -> tuple[Decode, Decode]:
+    """Decoders of a PredictionMade: straight into the contract's types and our aliases; into whatever else stands there.
+
+    The first raises ValueError where the types or aliases do not fit.
+    """
     fields = [f"f{number}" for number in range(len(features))]
     typed = msgspec.defstruct(
-        "Features", [(name, _PYTHON_TYPE[f.type] | None, None) for name, f in zip(fields, features, strict=True)],
-        rename={name: f.feature for name, f in zip(fields, features, strict=True)}, forbid_unknown_fields=True, gc=False,
+        "Features",
+        [(name, _PYTHON_TYPE[f.type] | None, None) for name, f in zip(fields, features, strict=True)],
+        rename={name: f.feature for name, f in zip(fields, features, strict=True)},
+        forbid_unknown_fields=True,
+        gc=False,
     )
-    known = msgspec.defstruct("Predicted", [
-        ("id", str), ("time", str), ("features", typed), ("predictions", Arms), ("served", str | None), ("release", Int),
-        ("epoch", Int), ("origin", Origin), ("entity", str | None, None), ("history", bool, False), ("cold", bool, False),
-    ], gc=False)
-    return msgspec.json.Decoder(known).decode
+    known, anything = _predicted(Arms, typed), _predicted(dict[str, Arm], dict[str, Any])
+    return msgspec.json.Decoder(known).decode, msgspec.json.Decoder(anything).decode
+
+
+def label_decoders() -> tuple[Decode, Decode]:
+    """Decoders of an ExampleLabelled: with our aliases; with whatever aliases stand there."""
+    known, anything = _labelled(_predicted(Arms)), _labelled(_predicted(dict[str, Arm]))
+    return msgspec.json.Decoder(known).decode, msgspec.json.Decoder(anything).decode
+
+
+def columns(events: Sequence[Any]) -> dict[str, Sequence[Any]]:
+    """The fields of structs (of one type, or of types with the same fields), each as one column."""
+    return dict(zip(events[0].__struct_fields__, zip(*map(msgspec.structs.astuple, events), strict=True), strict=True))
 
 
 def arms(predictions: Sequence[Any], alias: str) -> list[Arm | None]:
@@ -184,5 +138,47 @@ def arms(predictions: Sequence[Any], alias: str) -> list[Arm | None]:
 
 def aliases(predictions: Sequence[Any]) -> tuple[str, ...]:
     """The aliases that may be among them."""
-    more = {alias for p in predictions if type(p) is dict for alias in p}
+    more = (
+        {alias for p in predictions if isinstance(p, dict) for alias in p} if dict in map(type, predictions) else set()
+    )
     return (*ALIASES, *sorted(more.difference(ALIASES)))
+
+
+def _predicted(predictions: Any, features: Any = None) -> Any:
+    """What a row needs of a PredictionMade: the features for an example's row, the baselines for a labelled one."""
+    return msgspec.defstruct(
+        "Predicted",
+        [
+            ("id", str),
+            ("time", str),
+            *([("features", features)] if features else []),
+            ("predictions", predictions),
+            ("served", str | None),
+            ("release", Int),
+            ("epoch", Int),
+            ("origin", Origin),
+            ("entity", str | None, None),
+            *([] if features else [("baselines", Baselines, msgspec.field(default_factory=Baselines))]),
+            ("history", bool, False),
+            ("cold", bool, False),
+        ],
+        gc=False,
+    )
+
+
+def _labelled(prediction: Any) -> Any:
+    """What a row needs of an ExampleLabelled."""
+    return msgspec.defstruct(
+        "Labelled",
+        [
+            ("prediction", prediction),
+            ("label", Label),
+            ("predicted_at_ms", Ms),
+            ("labelled_at_ms", Ms),
+            ("number", Int),
+            ("pending_from", Int),
+            ("known_to", Int),
+            ("inferred", bool, False),
+        ],
+        gc=False,
+    )

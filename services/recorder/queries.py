@@ -47,10 +47,14 @@ class Answer:
         """As JSON: columns with their types, rows as lists. Raises Failed for a value that JSON cannot show."""
         try:
             rows = [list(row) for batch in self.batches for row in zip(*map(_values, batch.columns), strict=True)]
-            return msgspec.json.encode({
-                "columns": [{"name": field.name, "type": str(field.type)} for field in self.schema],
-                "rows": rows, "truncated": self.truncated, "seconds": round(self.seconds, 4),
-            })
+            return msgspec.json.encode(
+                {
+                    "columns": [{"name": field.name, "type": str(field.type)} for field in self.schema],
+                    "rows": rows,
+                    "truncated": self.truncated,
+                    "seconds": round(self.seconds, 4),
+                }
+            )
         except (ValueError, TypeError, OverflowError, RecursionError, pa.ArrowException) as error:
             raise Failed(f"the result cannot be shown as JSON ({error}); cast the column to VARCHAR") from error
 

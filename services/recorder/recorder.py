@@ -28,8 +28,17 @@ SNAPSHOTS = "<p>.snapshots"
 NOT_READ = {
     "<p>.data-arrived": "each record comes back as a prediction, a reject, or a label joined to its prediction",
 } | dict.fromkeys(
-    ("drift-alerts", "operator-requests", "training-requests", "training-runs", "training-completed",
-     "model-validations", "model-updates", "pipelines", "decisions"),
+    (
+        "drift-alerts",
+        "operator-requests",
+        "training-requests",
+        "training-runs",
+        "training-completed",
+        "model-validations",
+        "model-updates",
+        "pipelines",
+        "decisions",
+    ),
     "all of it stands in control-log, in the order of decisions",
 )
 
@@ -38,8 +47,16 @@ class Recorder:
     """Feeds a store from a bus. `tick` reads one batch and never waits longer than its timeout."""
 
     def __init__(
-        self, bus: Bus, store: Store, *, namespace: str = "", commit_s: float = 1.0, commit_records: int = 20_000,
-        batch: int = BATCH, exporter: Exporter | None = None, clock: Callable[[], float] = time.monotonic,
+        self,
+        bus: Bus,
+        store: Store,
+        *,
+        namespace: str = "",
+        commit_s: float = 1.0,
+        commit_records: int = 20_000,
+        batch: int = BATCH,
+        exporter: Exporter | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
         self._bus, self._namespace, self._exporter, self._clock = bus, namespace, exporter, clock
@@ -110,7 +127,9 @@ class Recorder:
     def health(self) -> dict[str, Any]:
         """Up to where each topic is in the store, and why there is no snapshot."""
         return {
-            "status": "ok", "snapshot_failure": self._exporter.failure if self._exporter else None, "topics": self.counts(),
+            "status": "ok",
+            "snapshot_failure": self._exporter.failure if self._exporter else None,
+            "topics": self.counts(),
         }
 
     def _make(self) -> None:
@@ -120,9 +139,16 @@ class Recorder:
                 continue
             for fault in source.make(self._made):
                 known_ms = fault.known_ms if KNOWN_MS[0] <= fault.known_ms <= KNOWN_MS[1] else None
-                self._made.rows["dead_letters"].append(control_rows.dead_letter(
-                    parse_name(topic, self._namespace)[1], topic, (partition, fault.offset), known_ms, fault.reason, fault.body
-                ))
+                self._made.rows["dead_letters"].append(
+                    control_rows.dead_letter(
+                        parse_name(topic, self._namespace)[1],
+                        topic,
+                        (partition, fault.offset),
+                        known_ms,
+                        fault.reason,
+                        fault.body,
+                    )
+                )
 
     def _on_release(self, event: PipelineReleased, known_ms: int) -> None:
         """Take a release up where it is met first: in control-log, or in band before the first row that needs it."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 from headrace.schemas.contract import ContractSpec
 from headrace.services.recorder import lean
 from headrace.services.recorder.arrow import arrow_columns, arrow_rows, same_value
-from headrace.services.recorder.scores import answers, log_losses, number, text
+from headrace.services.recorder.scores import answers, labels_as, outcomes, text, texts
 from headrace.services.recorder.tables import (
     LABELLED_EXAMPLES,
     LABELS,
@@ -45,6 +45,10 @@ class Batch:
         self.known_ms: list[int] = []
         self.bodies: list[bytes] = []
         self.headers: list[Any] = []
+
+    def places(self) -> dict[str, Any]:
+        """The columns of the records' places."""
+        return {"log_partition": same_value(self.partition, len(self.offsets)), "log_offset": self.offsets}
 
 
 class Fault(msgspec.Struct):
@@ -80,11 +84,9 @@ class PipelineRows:
         self.table = features_table(pipeline, self.features)
         self.label_type = contracts[-1].label.type
         self.makers: dict[str, tuple[tuple[lean.Decode, ...], Callable[[list[Any], Batch, Made], None]]] = {
-            "PredictionMade": (
-                (lean.prediction_decoder(self.features), lean.decode_predicted_anything), self._add_predictions
-            ),
+            "PredictionMade": (lean.prediction_decoders(self.features), self._add_predictions),
             "LabelArrived": ((lean.decode_label,), self._add_labels),
-            "ExampleLabelled": ((lean.decode_labelled, lean.decode_labelled_anything), self._add_labelled),
+            "ExampleLabelled": (lean.label_decoders(), self._add_labelled),
             "LabelCorrected": ((lean.decode_corrected,), self._add_corrections),
             "RecordRejected": ((lean.decode_rejected,), self._add_rejects),
         }
@@ -98,53 +100,74 @@ class PipelineRows:
         return faults
 
     def _add_predictions(self, events: list[Any], batch: Batch, made: Made) -> None:
-        n = len(events)
-        values, other = self._features(events)
-        examples = arrow_columns(self.table, {
-            "id": [e.id for e in events], "entity": [e.entity for e in events], "event_time": [e.time for e in events],
-            "known_at": batch.known_ms, "release": [e.release for e in events], "served": [e.served for e in events],
-            "cold": [e.cold for e in events], "history": [e.history for e in events],
-            "log_partition": same_value(batch.partition, n), "log_offset": batch.offsets,
-            "origin_partition": [e.origin.partition for e in events], "origin_offset": [e.origin.offset for e in events],
-            "other": other, **{f.column.name: value for f, value in zip(self.features, values, strict=True)},
-        })
+        of = lean.columns(events)
+        values, other = self._features(of["features"])
+        examples = arrow_columns(
+            self.table,
+            {
+                "id": of["id"],
+                "entity": of["entity"],
+                "event_time": of["time"],
+                "known_at": batch.known_ms,
+                "release": of["release"],
+                "served": of["served"],
+                "cold": of["cold"],
+                "history": of["history"],
+                **batch.places(),
+                **_origins(of["origin"]),
+                "other": other,
+                **{f.column.name: value for f, value in zip(self.features, values, strict=True)},
+            },
+        )
         made.parts[self.table.name].append(examples)
-        predictions = [e.predictions for e in events]
-        for alias in lean.aliases(predictions):
-            arms = lean.arms(predictions, alias)
-            rows = range(n) if None not in arms else [row for row, arm in enumerate(arms) if arm is not None]
-            if rows:
-                made.parts[PREDICTIONS.name].append(self._arm_rows(
-                    alias, [arm for arm in arms if arm is not None], [events[row] for row in rows],
-                    examples if len(rows) == n else examples.take(rows),
-                ))
+        for alias in lean.aliases(of["predictions"]):
+            arms = lean.arms(of["predictions"], alias)
+            n = len(arms) - arms.count(None)
+            if n == len(arms):
+                made.parts[PREDICTIONS.name].append(self._arm_rows(alias, arms, of["served"], of["epoch"], examples))
+            elif n:
+                rows = [row for row, arm in enumerate(arms) if arm is not None]
+                made.parts[PREDICTIONS.name].append(
+                    self._arm_rows(
+                        alias,
+                        [arms[row] for row in rows],
+                        [of["served"][row] for row in rows],
+                        [of["epoch"][row] for row in rows],
+                        examples.take(rows),
+                    )
+                )
 
-    def _arm_rows(self, alias: str, arms: list[Any], events: list[Any], examples: Any) -> Any:
-        n = len(arms)
-        values = [arm.value for arm in arms]
-        return arrow_columns(PREDICTIONS, {
-            "pipeline": same_value(self.pipeline, n), "alias": same_value(alias, n), **_model(arms),
-            **_answers(values, self.label_type),
-            "probabilities": [_encode(v) if type(v) is dict else None for v in values] if dict in map(type, values) else None,
-            "error": [arm.error for arm in arms], "served": [e.served == alias for e in events],
-            "epoch": [e.epoch for e in events], **{name: examples[name] for name in OF_THE_EXAMPLE},
-        })
+    def _arm_rows(
+        self, alias: str, arms: Sequence[Any], served: Sequence[Any], epochs: Sequence[int], examples: Any
+    ) -> Any:
+        of = lean.columns(arms)
+        values = of["value"]
+        with_classes = dict in map(type, values)
+        return arrow_columns(
+            PREDICTIONS,
+            {
+                "pipeline": same_value(self.pipeline, len(arms)),
+                "alias": same_value(alias, len(arms)),
+                "version": of["version"],
+                "run": of["run"],
+                "learned_to": of["learned_to"],
+                **answers(values, self.label_type),
+                "probabilities": [_encode(v) if isinstance(v, dict) else None for v in values]
+                if with_classes
+                else None,
+                "error": of["error"],
+                "served": [name == alias for name in served],
+                "epoch": epochs,
+                **{name: examples[name] for name in OF_THE_EXAMPLE},
+            },
+        )
 
-    def _features(self, events: list[Any]) -> tuple[list[Sequence[Any]], list[bytes | None] | None]:
-        astuple = msgspec.structs.astuple
-        if not any(type(e) is lean.PredictedAnything for e in events):
-            columns: list[Sequence[Any]] = list(zip(*[astuple(e.features) for e in events], strict=True))
-            return columns, None
-        values, other = [], []
-        for e in events:
-            if isinstance(e.features, dict):
-                row, rest = self._sort_out(e.features)
-                values.append(row)
-                other.append(rest)
-            else:
-                values.append(astuple(e.features))
-                other.append(None)
-        return list(zip(*values, strict=True)), other
+    def _features(self, features: Sequence[Any]) -> tuple[Sequence[Sequence[Any]], list[bytes | None] | None]:
+        """The values of each column, and what has none."""
+        if dict not in map(type, features):
+            return list(zip(*map(msgspec.structs.astuple, features), strict=True)), None
+        both = [self._sort_out(f) if isinstance(f, dict) else (msgspec.structs.astuple(f), None) for f in features]
+        return list(zip(*[row for row, _ in both], strict=True)), [rest for _, rest in both]
 
     def _sort_out(self, features: dict[str, Any]) -> tuple[tuple[Any, ...], bytes | None]:
         row = tuple(features.pop(f.feature) if _fits(features.get(f.feature), f.type) else None for f in self.features)
@@ -154,46 +177,61 @@ class PipelineRows:
             return row, _encode({name: str(value) for name, value in features.items()})
 
     def _add_labelled(self, events: list[Any], batch: Batch, made: Made) -> None:
-        n = len(events)
-        before = [e.prediction for e in events]
-        labels = [e.label for e in events]
-        arms = _served(before)
-        values = [arm.value for arm in arms]
-        answered = _answers(values, self.label_type)
-        names = [text(label) for label in labels]
-        numbers = [number(label) for label in labels]
-        regression = self.label_type == "float"
-        made.parts[LABELLED_EXAMPLES.name].append(arrow_columns(LABELLED_EXAMPLES, {
-            "pipeline": same_value(self.pipeline, n), "id": [p.id for p in before], "entity": [p.entity for p in before],
-            "event_time": [p.time for p in before], "label": names, "label_value": numbers,
-            "served": [p.served for p in before], **_model(arms), **answered,
-            "correct": None if regression else [
-                None if p is None else p == name for p, name in zip(answered["prediction"], names, strict=True)
-            ],
-            "log_loss": None if regression else log_losses(values, labels),
-            "error": [
-                None if score is None or value is None else score - value
-                for score, value in zip(answered["score"], numbers, strict=True)
-            ] if regression else None,
-            "predicted_at": [e.predicted_at_ms for e in events], "labelled_at": [e.labelled_at_ms for e in events],
-            "label_delay_s": [(e.labelled_at_ms - e.predicted_at_ms) / 1000 for e in events],
-            "inferred": [e.inferred for e in events], "history": [p.history for p in before],
-            "cold": [p.cold for p in before], "release": [p.release for p in before], "epoch": [p.epoch for p in before],
-            "majority": [text(p.baselines.majority) for p in before], "mean": [p.baselines.mean for p in before],
-            "last": [text(p.baselines.last) for p in before], "number": [e.number for e in events],
-            "pending_from": [e.pending_from for e in events], "known_to": [e.known_to for e in events],
-            "log_partition": same_value(batch.partition, n), "log_offset": batch.offsets,
-            "origin_partition": [p.origin.partition for p in before], "origin_offset": [p.origin.offset for p in before],
-        }))
+        of = lean.columns(events)
+        before = lean.columns(of["prediction"])
+        arm = lean.columns(_served(before["predictions"], before["served"]))
+        than = lean.columns(before["baselines"])
+        made.parts[LABELLED_EXAMPLES.name].append(
+            arrow_columns(
+                LABELLED_EXAMPLES,
+                {
+                    "pipeline": same_value(self.pipeline, len(events)),
+                    "id": before["id"],
+                    "entity": before["entity"],
+                    "event_time": before["time"],
+                    "served": before["served"],
+                    "version": arm["version"],
+                    "run": arm["run"],
+                    "learned_to": arm["learned_to"],
+                    **outcomes(arm["value"], of["label"], self.label_type),
+                    "predicted_at": of["predicted_at_ms"],
+                    "labelled_at": of["labelled_at_ms"],
+                    "label_delay_s": [
+                        (b - a) / 1000 for a, b in zip(of["predicted_at_ms"], of["labelled_at_ms"], strict=True)
+                    ],
+                    "inferred": of["inferred"],
+                    "history": before["history"],
+                    "cold": before["cold"],
+                    "release": before["release"],
+                    "epoch": before["epoch"],
+                    "majority": texts(than["majority"]),
+                    "mean": than["mean"],
+                    "last": texts(than["last"]),
+                    "number": of["number"],
+                    "pending_from": of["pending_from"],
+                    "known_to": of["known_to"],
+                    **batch.places(),
+                    **_origins(before["origin"]),
+                },
+            )
+        )
 
     def _add_labels(self, events: list[Any], batch: Batch, made: Made) -> None:
-        labels = [e.label for e in events]
-        made.parts[LABELS.name].append(arrow_columns(LABELS, {
-            "pipeline": same_value(self.pipeline, len(events)), "id": [e.id for e in events],
-            "entity": [e.entity for e in events], "event_time": [e.time for e in events], "known_at": batch.known_ms,
-            "label": [text(label) for label in labels], "label_value": [number(label) for label in labels],
-            "log_partition": same_value(batch.partition, len(events)), "log_offset": batch.offsets,
-        }))
+        of = lean.columns(events)
+        made.parts[LABELS.name].append(
+            arrow_columns(
+                LABELS,
+                {
+                    "pipeline": same_value(self.pipeline, len(events)),
+                    "id": of["id"],
+                    "entity": of["entity"],
+                    "event_time": of["time"],
+                    "known_at": batch.known_ms,
+                    **labels_as(of["label"]),
+                    **batch.places(),
+                },
+            )
+        )
 
     def _add_corrections(self, events: list[Any], batch: Batch, made: Made) -> None:
         made.rows["label_corrections"] += [
@@ -204,11 +242,24 @@ class PipelineRows:
     def _add_rejects(self, events: list[Any], batch: Batch, made: Made) -> None:
         for e, offset, known_ms in zip(events, batch.offsets, batch.known_ms, strict=True):
             first = e.problems[0] if e.problems else lean.Problem("", "")
-            made.rows["rejects"].append((
-                self.pipeline, e.id, known_ms, first.code, first.message,
-                [{"code": p.code, "feature": p.feature, "message": p.message} for p in e.problems],
-                e.topic, e.partition, e.offset, e.key, e.value, e.release, batch.partition, offset,
-            ))
+            made.rows["rejects"].append(
+                (
+                    self.pipeline,
+                    e.id,
+                    known_ms,
+                    first.code,
+                    first.message,
+                    [{"code": p.code, "feature": p.feature, "message": p.message} for p in e.problems],
+                    e.topic,
+                    e.partition,
+                    e.offset,
+                    e.key,
+                    e.value,
+                    e.release,
+                    batch.partition,
+                    offset,
+                )
+            )
 
 
 def decoded(batch: Batch, decode: lean.Decode, *others: lean.Decode) -> tuple[list[Any], list[Fault]]:
@@ -255,35 +306,35 @@ def from_base64(value: str) -> bytes:
 
 
 OF_THE_EXAMPLE = (
-    "id", "entity", "known_at", "release", "log_partition", "log_offset", "origin_partition", "origin_offset",
+    "id",
+    "entity",
+    "known_at",
+    "release",
+    "log_partition",
+    "log_offset",
+    "origin_partition",
+    "origin_offset",
 )
 _encode = msgspec.json.Encoder().encode
 
 
-def _model(arms: list[Any]) -> dict[str, list[Any]]:
-    return {
-        "version": [arm.version for arm in arms], "run": [arm.run for arm in arms],
-        "learned_to": [arm.learned_to for arm in arms],
-    }
+def _origins(origins: Sequence[Any]) -> dict[str, Any]:
+    of = lean.columns(origins)
+    return {"origin_partition": of["partition"], "origin_offset": of["offset"]}
 
 
-def _answers(values: list[Any], label_type: str) -> dict[str, list[Any]]:
-    predictions, scores = answers(values, label_type)
-    return {"prediction": predictions, "score": scores}
-
-
-def _served(before: list[Any]) -> list[lean.Arm]:
-    """The arm whose answer was served."""
-    if any(type(p.predictions) is dict for p in before):
-        return [
-            lean.arms([p.predictions], p.served)[0] or lean.NO_ARM if p.served is not None else lean.NO_ARM for p in before
-        ]
-    return [getattr(p.predictions, p.served or "", None) or lean.NO_ARM for p in before]
+def _served(predictions: Sequence[Any], served: Sequence[str | None]) -> list[lean.Arm]:
+    """The arms whose answers were served."""
+    if dict not in map(type, predictions):
+        return [getattr(p, alias or "", None) or lean.NO_ARM for p, alias in zip(predictions, served, strict=True)]
+    return [(alias and lean.arms([p], alias)[0]) or lean.NO_ARM for p, alias in zip(predictions, served, strict=True)]
 
 
 def _fits(value: Any, type_name: str) -> bool:
     if type_name == "float":
-        return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53)
+        return isinstance(value, float) or (
+            isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
+        )
     if type_name == "int":
         return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
     return isinstance(value, bool if type_name == "bool" else str)

@@ -27,21 +27,26 @@ class Source:
     """
 
     def __init__(
-        self, topic: str, partition: int, position: Position, rows: PipelineRows | None, on_release: Callable[[Any, int], None],
+        self,
+        topic: str,
+        partition: int,
+        position: Position,
+        rows: PipelineRows | None,
+        on_release: Callable[[Any, int], None],
     ) -> None:
         self.rows = rows
         self.topic_id, self.next_offset = position.topic_id, position.next_offset
         self.repeats = self.dead_letters = 0
         self._topic, self._partition, self._on_release = topic, partition, on_release
         self._sequences = {source.encode(): sequence for source, sequence in position.sequences.items()}
-        self._stored_offset = position.next_offset
+        self._stored_offset = position.next_offset if position.stored else None
         self._batches: dict[bytes, Batch] = {}
         self._faults: list[Fault] = []
         self._is_log = topic == "control-log"
 
     @property
     def changed(self) -> bool:
-        """Whether it is ahead of the store."""
+        """Whether the store does not know yet how far it is."""
         return self.next_offset != self._stored_offset
 
     @property
@@ -55,7 +60,9 @@ class Source:
         self.next_offset = offset + 1
         headers: Any = message.headers()
         try:
-            _, _, (first, source), (second, kind), (third, number) = headers  # what a service writes: five, in this order
+            _, _, (first, source), (second, kind), (third, number) = (
+                headers  # what a service writes: five, in this order
+            )
             if first != "ce_source" or second != "ce_type" or third != "ce_sequence":
                 source, kind, number = _by_name(headers)
             sequence = int(number)
@@ -122,10 +129,19 @@ class Source:
             ]
         events, faults = decoded(batch, decode)
         for index, one in enumerate(events):
-            control_rows.add(Record(
-                one, batch.known_ms[index], self._topic, "", self._partition, batch.offsets[index],
-                body=batch.bodies[index], headers=batch.headers[index] if batch.headers else None,
-            ), made.rows)
+            control_rows.add(
+                Record(
+                    one,
+                    batch.known_ms[index],
+                    self._topic,
+                    "",
+                    self._partition,
+                    batch.offsets[index],
+                    body=batch.bodies[index],
+                    headers=batch.headers[index] if batch.headers else None,
+                ),
+                made.rows,
+            )
         return faults
 
     def _fault(self, message: Message, reason: str) -> None:
@@ -133,7 +149,9 @@ class Source:
 
 
 def _by_name(headers: Any) -> tuple[bytes, bytes, bytes]:
-    found = [header(headers, name, position) for name, position in (("ce_source", 2), ("ce_type", 3), ("ce_sequence", 4))]
+    found = [
+        header(headers, name, position) for name, position in (("ce_source", 2), ("ce_type", 3), ("ce_sequence", 4))
+    ]
     source, kind, number = ((value or "").encode() for value in found)
     return source, kind, number
 

@@ -38,17 +38,28 @@ class Position:
     topic_id: str
     next_offset: int
     sequences: dict[str, int] = field(default_factory=dict)
+    stored: bool = False
 
 
-POSITIONS = Table("positions", "up to where each topic is in this store", (
-    Column("topic", "VARCHAR", "as the broker knows it"), Column("partition", "BIGINT", "its partition"),
-    Column("topic_id", "VARCHAR", "the topic's id; another one after delete and recreate"),
-    Column("next_offset", "BIGINT", "the first offset that is not in the store yet"),
-    Column("sequences", "VARCHAR", "{source: largest sequence seen}, to drop repeats"),
-))
-META = Table("meta", "facts about this file", (
-    Column("name", "VARCHAR", "of the fact"), Column("value", "VARCHAR", "the fact"),
-))
+POSITIONS = Table(
+    "positions",
+    "up to where each topic is in this store",
+    (
+        Column("topic", "VARCHAR", "as the broker knows it"),
+        Column("partition", "BIGINT", "its partition"),
+        Column("topic_id", "VARCHAR", "the topic's id; another one after delete and recreate"),
+        Column("next_offset", "BIGINT", "the first offset that is not in the store yet"),
+        Column("sequences", "VARCHAR", "{source: largest sequence seen}, to drop repeats"),
+    ),
+)
+META = Table(
+    "meta",
+    "facts about this file",
+    (
+        Column("name", "VARCHAR", "of the fact"),
+        Column("value", "VARCHAR", "the fact"),
+    ),
+)
 KEYS = {"positions": "topic, partition", "meta": "name"}
 
 
@@ -94,8 +105,10 @@ class Store:
     def positions(self) -> dict[Place, Position]:
         """Where each topic is to be read on, with the sequences seen."""
         return {
-            (topic, partition): Position(topic_id, next_offset, json.loads(sequences))
-            for topic, partition, topic_id, next_offset, sequences in self.connection.execute("FROM positions").fetchall()
+            (topic, partition): Position(topic_id, next_offset, json.loads(sequences), stored=True)
+            for topic, partition, topic_id, next_offset, sequences in self.connection.execute(
+                "FROM positions"
+            ).fetchall()
         }
 
     def commit(self, batches: Iterable[tuple[str, Any]], positions: Mapping[Place, Position]) -> None:
@@ -176,7 +189,9 @@ class Store:
             "SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [what.name]
         ).fetchall():
             if name in says:
-                self.connection.execute(f"COMMENT ON COLUMN {quoted(what.name)}.{quoted(name)} IS {literal(says[name])}")
+                self.connection.execute(
+                    f"COMMENT ON COLUMN {quoted(what.name)}.{quoted(name)} IS {literal(says[name])}"
+                )
 
     def _write(self, parts: Iterable[tuple[str, Any]]) -> None:
         with self._transaction():
@@ -194,7 +209,8 @@ class Store:
         columns = ", ".join(quoted(column.name) for column in table.columns)
         values = ", ".join(
             f"TRY_CAST({quoted(column.name)} AS JSON)"
-            if column.type == "JSON" and batch[column.name].null_count < batch.num_rows else quoted(column.name)
+            if column.type == "JSON" and batch[column.name].null_count < batch.num_rows
+            else quoted(column.name)
             for column in table.columns
         )
         verb = "INSERT OR REPLACE" if table.name in KEYS else "INSERT"
@@ -218,12 +234,21 @@ def _connect(path: Path | None, memory_limit: str, threads: int) -> duckdb.DuckD
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        con = duckdb.connect(":memory:" if path is None else str(path), config={
-            "threads": threads, "memory_limit": memory_limit, "max_temp_directory_size": "10GB",
-            "autoload_known_extensions": False, "autoinstall_known_extensions": False, "allow_community_extensions": False,
-        })
+        con = duckdb.connect(
+            ":memory:" if path is None else str(path),
+            config={
+                "threads": threads,
+                "memory_limit": memory_limit,
+                "max_temp_directory_size": "10GB",
+                "autoload_known_extensions": False,
+                "autoinstall_known_extensions": False,
+                "allow_community_extensions": False,
+            },
+        )
         for setting in (
-            "TimeZone = 'UTC'", "python_enable_replacements = false", "enable_external_access = false",
+            "TimeZone = 'UTC'",
+            "python_enable_replacements = false",
+            "enable_external_access = false",
             "lock_configuration = true",
         ):
             con.execute(f"SET GLOBAL {setting}")

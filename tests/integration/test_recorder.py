@@ -46,8 +46,12 @@ from headrace.services.recorder.store import Store, StoreRefused
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 WEATHER = ContractSpec(
-    name="Weather", label=LabelSpec(type="bool"),
-    features=(FeatureSpec(name="temperature", type="float", unit="°C"), FeatureSpec(name="station", type="str", optional=True)),
+    name="Weather",
+    label=LabelSpec(type="bool"),
+    features=(
+        FeatureSpec(name="temperature", type="float", unit="°C"),
+        FeatureSpec(name="station", type="str", optional=True),
+    ),
 )
 
 
@@ -64,14 +68,29 @@ class World:
         create_topics.create_pipeline(self.bus, name, self.partitions, Policies(), self.namespace)
         return self.log(released(name, contract, release))
 
-    def send(self, topic, event, pipeline="rainfall", partition=0, source="/s/x/0", sequence=None, body=None, more=(), ms=None):
+    def send(
+        self,
+        topic,
+        event,
+        pipeline="rainfall",
+        partition=0,
+        source="/s/x/0",
+        sequence=None,
+        body=None,
+        more=(),
+        ms=None,
+    ):
         place = (topic, pipeline, partition, source)
         if sequence is None:
             sequence = self.sequences.get(place, 0) + 65_536
         self.sequences[place] = sequence
         headers = headers_of(TYPE_OF[type(event)], source, sequence) + list(more)
         self.producer.produce(
-            full_name(topic, pipeline, self.namespace), partition, b"k", encode(event) if body is None else body, headers,
+            full_name(topic, pipeline, self.namespace),
+            partition,
+            b"k",
+            encode(event) if body is None else body,
+            headers,
             int(NOON.timestamp() * 1000) if ms is None else ms,
         )
         return event
@@ -83,16 +102,34 @@ class World:
 
     def example(self, number, partition=0, pipeline="rainfall", served="champion", label=None, **features):
         event = PredictionMade(
-            id=str(number), time=NOON + timedelta(seconds=number), served=served, release=1, epoch=1,
-            features=features or {"temperature": number / 10}, origin=(partition, number), cold=served is None,
-            predictions={"champion": ArmPrediction(version=1, run="run-1", learned_to=number, value=0.75)} if served else {},
+            id=str(number),
+            time=NOON + timedelta(seconds=number),
+            served=served,
+            release=1,
+            epoch=1,
+            features=features or {"temperature": number / 10},
+            origin=(partition, number),
+            cold=served is None,
+            predictions={"champion": ArmPrediction(version=1, run="run-1", learned_to=number, value=0.75)}
+            if served
+            else {},
         )
         self.send("<p>.predictions", event, pipeline, partition)
         if label is not None:
-            self.send("<p>.labelled-examples", ExampleLabelled(
-                prediction=event, label=label, predicted_at_ms=0, labelled_at_ms=1_500, partition=partition, number=number,
-                pending_from=number, known_to=number,
-            ), pipeline)
+            self.send(
+                "<p>.labelled-examples",
+                ExampleLabelled(
+                    prediction=event,
+                    label=label,
+                    predicted_at_ms=0,
+                    labelled_at_ms=1_500,
+                    partition=partition,
+                    number=number,
+                    pending_from=number,
+                    known_to=number,
+                ),
+                pipeline,
+            )
         return event
 
     def flush(self):
@@ -105,10 +142,17 @@ class World:
 
 def released(name="rainfall", contract=WEATHER, release=1):
     definition = ReleaseDefinition(
-        contract=contract, policies=Policies(), contract_digest="a", policies_digest="b", recipe_digest="c",
-        source_digest="d", source_uri="e",
+        contract=contract,
+        policies=Policies(),
+        contract_digest="a",
+        policies_digest="b",
+        recipe_digest="c",
+        source_digest="d",
+        source_uri="e",
     )
-    return PipelineReleased(pipeline=name, release=release, definition=definition, partitions=1, request=f"r{release}", by="ann")
+    return PipelineReleased(
+        pipeline=name, release=release, definition=definition, partitions=1, request=f"r{release}", by="ann"
+    )
 
 
 @pytest.fixture
@@ -149,36 +193,96 @@ def test_what_services_write_can_be_asked_by_sql(world, tmp_path, drain):
     for number in range(50):
         world.example(number, label=number % 3 == 0, served="champion" if number >= 10 else None)
     world.send("<p>.predictions", LabelArrived(id="nobody", time=NOON, label=True))
-    world.send("<p>.data-rejected", RecordRejected(
-        id="51", topic="rainfall.data-arrived", partition=0, offset=51, value=b"{", problems=[
-            Problem(code="out_of_range", message="temperature is 99", feature="temperature")],
-    ))
-    world.send("validation-results", WindowValidated(
-        pipeline="rainfall", partition=0, start_offset=0, end_offset=9, start_ms=0, end_ms=1, release=1, validated=8, labels=0,
-        rejected=1, duplicates=0, reasons={"out_of_range": 1}, extra_columns={}, verdict="ok",
-        features={"temperature": {"n": 8, "missing": 0, "mean": 0.5, "quantiles": (0.1, 0.9)}},
-    ), pipeline="")
-    world.log(TrainingRequested(
-        pipeline="rainfall", request="t1", trigger="first_model", cause="release 1", release=1, seed=0, start=0, end_at_labels=20,
-    ))
+    world.send(
+        "<p>.data-rejected",
+        RecordRejected(
+            id="51",
+            topic="rainfall.data-arrived",
+            partition=0,
+            offset=51,
+            value=b"{",
+            problems=[Problem(code="out_of_range", message="temperature is 99", feature="temperature")],
+        ),
+    )
+    world.send(
+        "validation-results",
+        WindowValidated(
+            pipeline="rainfall",
+            partition=0,
+            start_offset=0,
+            end_offset=9,
+            start_ms=0,
+            end_ms=1,
+            release=1,
+            validated=8,
+            labels=0,
+            rejected=1,
+            duplicates=0,
+            reasons={"out_of_range": 1},
+            extra_columns={},
+            verdict="ok",
+            features={"temperature": {"n": 8, "missing": 0, "mean": 0.5, "quantiles": (0.1, 0.9)}},
+        ),
+        pipeline="",
+    )
+    world.log(
+        TrainingRequested(
+            pipeline="rainfall",
+            request="t1",
+            trigger="first_model",
+            cause="release 1",
+            release=1,
+            seed=0,
+            start=0,
+            end_at_labels=20,
+        )
+    )
     world.log(RunStarted(pipeline="rainfall", run="run-1", request="t1", release=1, seed=0, start_offset=0))
-    world.log(TrainingCompleted(
-        pipeline="rainfall", run="run-1", request="t1", release=1, n_labels=20, start_offset=0, end_offset=20,
-    ))
-    world.log(ModelValidated(
-        pipeline="rainfall", run="run-1", request="t1", stage="offline", verdict="pass", n_labels=20, offset=20,
-        checks=(Check(name="accuracy", verdict="pass", value=0.7, limit=0.6, n=10),),
-    ))
+    world.log(
+        TrainingCompleted(
+            pipeline="rainfall",
+            run="run-1",
+            request="t1",
+            release=1,
+            n_labels=20,
+            start_offset=0,
+            end_offset=20,
+        )
+    )
+    world.log(
+        ModelValidated(
+            pipeline="rainfall",
+            run="run-1",
+            request="t1",
+            stage="offline",
+            verdict="pass",
+            n_labels=20,
+            offset=20,
+            checks=(Check(name="accuracy", verdict="pass", value=0.7, limit=0.6, n=10),),
+        )
+    )
     for version, alias in ((1, "champion"), (2, "challenger"), (2, "champion"), (1, "previous")):
-        world.log(ModelUpdated(
-            pipeline="rainfall", alias=alias, version=version, run=f"run-{version}", release=1, snapshot_offset=20, uri="u",
-            follows=True, epoch=version, reason="first model",
-        ))
+        world.log(
+            ModelUpdated(
+                pipeline="rainfall",
+                alias=alias,
+                version=version,
+                run=f"run-{version}",
+                release=1,
+                snapshot_offset=20,
+                uri="u",
+                follows=True,
+                epoch=version,
+                reason="first model",
+            )
+        )
     world.log(RunEnded(pipeline="rainfall", run="run-1", reason="superseded", offset=40))
     world.log(RequestRefused(pipeline="rainfall", request="t2", kind="training", reason="one slot", numbers={"k": 1}))
     recorder = drain(world.flush().recorder(tmp_path / "s.duckdb"))
     ask = lambda sql: rows(recorder, sql)  # noqa: E731
-    assert ask("SELECT count(*), sum(temperature), count(station) FROM features_rainfall") == [(50, pytest.approx(122.5), 0)]
+    assert ask("SELECT count(*), sum(temperature), count(station) FROM features_rainfall") == [
+        (50, pytest.approx(122.5), 0)
+    ]
     assert ask("SELECT count(*), count(served), min(features->>'temperature') FROM examples") == [(50, 40, "0.0")]
     assert ask("SELECT alias, count(*), any_value(prediction), any_value(score) FROM predictions GROUP BY 1") == [
         ("champion", 40, "true", 0.75)
@@ -189,16 +293,19 @@ def test_what_services_write_can_be_asked_by_sql(world, tmp_path, drain):
     assert ask("SELECT label, typeof(label), temperature, correct FROM training_rainfall WHERE id = '12'") == [
         (True, "BOOLEAN", 1.2, True)
     ]
-    assert ask("SELECT count(*), avg(correct::INT) FROM scored_predictions WHERE alias = 'champion'") == [(40, pytest.approx(13 / 40))]
+    assert ask("SELECT count(*), avg(correct::INT) FROM scored_predictions WHERE alias = 'champion'") == [
+        (40, pytest.approx(13 / 40))
+    ]
     assert ask("SELECT id FROM waiting_labels") == [("nobody",)]
-    assert ask("SELECT code, \"offset\", value FROM rejects") == [("out_of_range", 51, b"{")]
+    assert ask('SELECT code, "offset", value FROM rejects') == [("out_of_range", 51, b"{")]
     assert ask("SELECT feature, mean, quantiles FROM feature_windows") == [("temperature", 0.5, [0.1, 0.9])]
     assert ask("SELECT reasons->>'out_of_range' FROM windows") == [("1",)]
     assert ask("SELECT request, status, n_labels, reason FROM trainings") == [("t1", "ended", 20, "superseded")]
     assert ask('SELECT name, "limit" FROM validation_checks') == [("accuracy", 0.6)]
     assert ask("SELECT alias, version FROM aliases ORDER BY 1") == [("challenger", 2), ("champion", 2), ("previous", 1)]
     assert ask("SELECT version, aliases, trigger FROM models ORDER BY 1") == [
-        (1, ["previous"], "first_model"), (2, ["challenger", "champion"], None),
+        (1, ["previous"], "first_model"),
+        (2, ["challenger", "champion"], None),
     ]
     assert ask("SELECT event, reason, subject FROM decisions") == [("RequestRefused", "one slot", "t2")]
     assert ask("SELECT release, released_by, retired_at FROM pipelines") == [(1, "ann", None)]
@@ -212,23 +319,34 @@ def test_a_new_pipeline_and_a_new_feature_come_without_a_restart(world, tmp_path
     world.pipeline()
     world.example(0, temperature=1.0)
     recorder = drain(world.flush().recorder(tmp_path / "s.duckdb"))
-    world.pipeline("my-pump", ContractSpec(name="P", features=(FeatureSpec(name="id", type="int"),), label=LabelSpec(type="float")))
+    world.pipeline(
+        "my-pump", ContractSpec(name="P", features=(FeatureSpec(name="id", type="int"),), label=LabelSpec(type="float"))
+    )
     world.example(0, pipeline="my-pump", id=7)
     drain_twice = lambda: (world.flush(), drain(recorder), drain(recorder))  # noqa: E731
     drain_twice()
     assert rows(recorder, "SELECT id, id_1 FROM features_my_pump") == [("0", 7)]
-    wider = WEATHER.model_copy(update={"features": (*WEATHER.features, FeatureSpec(name="wind", type="float", optional=True))})
+    wider = WEATHER.model_copy(
+        update={"features": (*WEATHER.features, FeatureSpec(name="wind", type="float", optional=True))}
+    )
     world.send("<p>.predictions", released(contract=wider, release=2))
     world.example(1, temperature=2.0, wind=3.0)
     drain_twice()
-    assert rows(recorder, "SELECT temperature, wind, other FROM features_rainfall ORDER BY 1") == [(1.0, None, None), (2.0, 3.0, None)]
+    assert rows(recorder, "SELECT temperature, wind, other FROM features_rainfall ORDER BY 1") == [
+        (1.0, None, None),
+        (2.0, 3.0, None),
+    ]
     world.log(released(contract=wider, release=2))
     drain_twice()
     assert rows(recorder, "SELECT pipeline, release FROM releases ORDER BY ALL") == [
-        ("my-pump", 1), ("rainfall", 1), ("rainfall", 2),
+        ("my-pump", 1),
+        ("rainfall", 1),
+        ("rainfall", 2),
     ]
     assert rows(recorder, "SELECT pipeline, features->>'wind' FROM examples ORDER BY ALL") == [
-        ("my-pump", None), ("rainfall", "3.0"), ("rainfall", None),
+        ("my-pump", None),
+        ("rainfall", "3.0"),
+        ("rainfall", None),
     ]
     recorder.close()
 
@@ -244,7 +362,9 @@ def test_repeats_are_dropped_also_by_the_next_process(world, tmp_path, drain):
         world.example(number, label=True)
     recorder = drain(world.flush().recorder(path))
     for table in ("features_rainfall", "predictions", "labelled_examples"):
-        assert rows(recorder, f"SELECT list(id ORDER BY log_offset) FROM {table}") == [(["0", "1", "2", "3", "4", "5"],)], table
+        assert rows(recorder, f"SELECT list(id ORDER BY log_offset) FROM {table}") == [
+            (["0", "1", "2", "3", "4", "5"],)
+        ], table
     assert sum(numbers["repeats"] for numbers in recorder.counts().values()) == 8
     recorder.close()
 
@@ -252,16 +372,18 @@ def test_repeats_are_dropped_also_by_the_next_process(world, tmp_path, drain):
 def test_poison_is_kept_as_a_dead_letter_and_stops_nothing(world, tmp_path, drain):
     world.pipeline()
     event = world.example(0)
-    for number, body in enumerate((b"", b"\xff", b'{"id":1}', encode(event).replace(b'"release":1', b'"release":' + b"9" * 40))):
+    for number, body in enumerate(
+        (b"", b"\xff", b'{"id":1}', encode(event).replace(b'"release":1', b'"release":' + b"9" * 40))
+    ):
         world.send("<p>.predictions", event, body=body, source=f"/bad/{number}")
     world.producer.produce(full_name("<p>.predictions", "rainfall", world.namespace), 0, b"k", b"x", [], 1_000)
     world.send("metrics", event, pipeline="", body=b"[]")
     world.send("lineage", released(), pipeline="", body=b"{")
     world.example(1)
     recorder = drain(world.flush().recorder(tmp_path / "s.duckdb"))
-    assert rows(recorder, "SELECT count(*), count(DISTINCT reason), count(*) FILTER (value = '\\xFF'::BLOB) FROM dead_letters") == [
-        (7, 7, 1)
-    ]
+    assert rows(
+        recorder, "SELECT count(*), count(DISTINCT reason), count(*) FILTER (value = '\\xFF'::BLOB) FROM dead_letters"
+    ) == [(7, 7, 1)]
     assert rows(recorder, "SELECT id FROM features_rainfall ORDER BY 1") == [("0",), ("1",)]
     recorder.close()
 
@@ -295,11 +417,15 @@ def test_a_gap_a_recreated_topic_and_a_foreign_file_are_refused(tmp_path, drain)
     for number in range(5, 9):
         world.example(number)
     world.bus.delete_records(("rainfall.predictions", 0), 7)
-    with pytest.raises(StoreRefused, match=r"rainfall\.predictions partition 0: this store ends at offset 5, the log holds 7 to 9"):
+    with pytest.raises(
+        StoreRefused, match=r"rainfall\.predictions partition 0: this store ends at offset 5, the log holds 7 to 9"
+    ):
         world.recorder(path)
     world.bus.delete_topic("rainfall.predictions")
     create_topics.create_pipeline(world.bus, "rainfall", 1, Policies())
-    with pytest.raises(StoreRefused, match=r"rainfall\.predictions partition 0 was deleted and made again.*Move .* aside"):
+    with pytest.raises(
+        StoreRefused, match=r"rainfall\.predictions partition 0 was deleted and made again.*Move .* aside"
+    ):
         world.recorder(path)
     foreign = tmp_path / "foreign.duckdb"
     duckdb.connect(str(foreign)).execute("CREATE TABLE t(a INT)").close()
@@ -380,8 +506,10 @@ def test_acknowledged_rows_survive_kill_9(tmp_path, until):
     path, acknowledgements = tmp_path / "s.duckdb", tmp_path / "acknowledgements"
     acknowledgements.touch()
     nursery = subprocess.Popen(
-        [sys.executable, "-c", NURSERY, str(path), str(acknowledgements), __file__], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", NURSERY, str(path), str(acknowledgements), __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     rng, kills, ended = random.Random(8), 0, False
     while not ended:
@@ -462,12 +590,22 @@ def test_a_snapshot_is_whole_announced_and_read_by_another_process_while_the_rec
         content = (here / table["file"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == table["sha256"]
         read = f"SELECT count(*) FROM '{here / table['file']}'"
-        other = subprocess.run([sys.executable, "-c", f"import duckdb; print(duckdb.execute({read!r}).fetchone()[0])"],
-                               capture_output=True, text=True, check=True) if table["rows"] == 20 else None
+        other = (
+            subprocess.run(
+                [sys.executable, "-c", f"import duckdb; print(duckdb.execute({read!r}).fetchone()[0])"],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            if table["rows"] == 20
+            else None
+        )
         assert other is None or int(other.stdout) == 20
     names = {table["name"]: table["rows"] for table in manifest["tables"]}
     assert (names["features_rainfall"], names["predictions"], names["labelled_examples"]) == (20, 20, 20)
-    column = duckdb.execute(f"SELECT typeof(temperature), typeof(event_time) FROM '{here}/features_rainfall.parquet' LIMIT 1").fetchone()
+    column = duckdb.execute(
+        f"SELECT typeof(temperature), typeof(event_time) FROM '{here}/features_rainfall.parquet' LIMIT 1"
+    ).fetchone()
     assert column == ("DOUBLE", "TIMESTAMP WITH TIME ZONE")
     recorder.close()
     last = read_current(folder)
@@ -503,7 +641,9 @@ def test_a_snapshot_cut_short_is_never_seen_and_cleared_away(tmp_path, monkeypat
     recorder = Recorder(world.bus, store, exporter=exporter)
     recorder.tick()
     recorder.commit()
-    monkeypatch.setattr("headrace.services.recorder.export.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "disk full")))
+    monkeypatch.setattr(
+        "headrace.services.recorder.export.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "disk full"))
+    )
     assert exporter.run() is None
     assert "disk full" in exporter.failure
     assert "disk full" in recorder.health()["snapshot_failure"]

@@ -76,7 +76,9 @@ def test_rows_come_with_their_columns_and_say_when_there_are_more(serve):
 
 def test_settings_name_the_store_and_the_token(serve):
     host, port = serve(token="secret").removeprefix("http://").split(":")
-    chosen = SimpleNamespace(query_host=host, query_port=int(port), query_token=SimpleNamespace(get_secret_value=lambda: "secret"))
+    chosen = SimpleNamespace(
+        query_host=host, query_port=int(port), query_token=SimpleNamespace(get_secret_value=lambda: "secret")
+    )
     assert query(chosen, "SELECT 1").rows == [[1]]
     chosen.query_token = None
     with pytest.raises(QueryFailed, match="HEADRACE_QUERY_TOKEN"):
@@ -95,8 +97,15 @@ def test_every_type_of_the_engine_can_be_shown(serve):
     for column in columns:
         answer = post(url, f'SELECT "{column}" FROM test_all_types()')
         assert answer.status_code in (200, 400), column
-        assert answer.status_code == 200 or "VARCHAR" in answer.json()["error"] or "Not implemented" in answer.json()["error"], column
-    shown = ask(url, "SELECT {'a': [1, NULL]}, MAP {'k': 1.5}, 'nan'::DOUBLE, '\\xFF'::BLOB, DATE '2026-11-24', 1.25, INTERVAL 1 DAY").rows[0]
+        assert (
+            answer.status_code == 200
+            or "VARCHAR" in answer.json()["error"]
+            or "Not implemented" in answer.json()["error"]
+        ), column
+    shown = ask(
+        url,
+        "SELECT {'a': [1, NULL]}, MAP {'k': 1.5}, 'nan'::DOUBLE, '\\xFF'::BLOB, DATE '2026-11-24', 1.25, INTERVAL 1 DAY",
+    ).rows[0]
     assert shown[:6] == [{"a": [1, None]}, {"k": 1.5}, None, "/w==", "2026-11-24", 1.25]
 
 
@@ -173,7 +182,9 @@ def test_explain_show_describe_and_summarize_read(serve):
     assert ask(url, "EXPLAIN ANALYZE SELECT count(*) FROM metrics").rows
     assert ask(url, "DESCRIBE metrics").rows[0][0] == "pipeline"
     assert ask(url, "SUMMARIZE metrics").rows
-    comment = ask(url, "SELECT comment FROM duckdb_columns() WHERE table_name = 'metrics' AND column_name = 'coverage'").rows
+    comment = ask(
+        url, "SELECT comment FROM duckdb_columns() WHERE table_name = 'metrics' AND column_name = 'coverage'"
+    ).rows
     assert comment == [["share of the predictions whose label came"]]
 
 
@@ -217,7 +228,10 @@ def test_other_routes_and_methods_are_refused_as_json(serve):
 # --- who may ask ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", "secret", "bearer secret", "Basic secret", "Bearer secret2", "Bearer sécret"])
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer wrong", "secret", "bearer secret", "Basic secret", "Bearer secret2", "Bearer sécret"],
+)
 def test_without_the_right_token_nothing_is_read(serve, header):
     headers = {} if header is None else {"Authorization": header.encode()}
     url = serve(token="secret")
@@ -283,7 +297,9 @@ def test_more_queries_than_slots_are_told_to_come_again(serve, until):
     url = serve(timeout_s=2)
     codes = []
     slow = "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range * b.range % 7 = 3"
-    threads = [threading.Thread(target=lambda: codes.append(post(url, slow).status_code)) for _ in range(http.SLOTS + 2)]
+    threads = [
+        threading.Thread(target=lambda: codes.append(post(url, slow).status_code)) for _ in range(http.SLOTS + 2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

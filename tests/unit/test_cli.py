@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,9 @@ def run(tmp_path, monkeypatch):
 COMMANDS = sorted(command.name or command.callback.__name__.rstrip("_") for command in app.registered_commands)
 
 
-ALL = "init try demo release retire publish predict watch models runs train query up down status doctor topics acls"
+ALL = (
+    "init try demo release retire publish predict watch models runs train query up down status doctor reset topics acls"
+)
 
 
 def test_every_command_of_this_version_is_there():
@@ -233,3 +236,34 @@ def test_a_service_that_keeps_ending_is_given_up_before_the_time_is_over(tmp_pat
     write_run_file(tmp_path, "recorder.supervised", {"pid": 0, "restarts": 1, "refused": True})
     with pytest.raises(Refused, match="recorder refused to start"):
         wait_for_services(tmp_path, ("recorder",), timeout_s=60)
+
+
+def test_a_state_that_was_refused_can_be_forgotten_and_nothing_else(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADRACE_INSTANCE", "me")
+    fold = tmp_path / ".headrace" / "state" / "me" / "joiner" / "joiner-core"
+    other = tmp_path / ".headrace" / "state" / "me" / "registry"
+    for folder in (fold, other):
+        folder.mkdir(parents=True)
+    assert run("reset", str(fold), "--yes").exit_code == 0
+    assert not fold.exists()
+    assert run("reset", "joiner", "--yes").exit_code == 0
+    assert not fold.parent.exists()
+    assert other.exists()
+    elsewhere = run("reset", str(tmp_path), "--yes")
+    assert elsewhere.exit_code == REFUSED
+    assert "where services keep their state" in elsewhere.stderr
+    assert run("reset", "joiner", "--yes").exit_code == FAILED
+    assert run("reset", "registry").exit_code == FAILED  # nobody answers the question
+    assert other.exists()
+
+
+def test_every_command_that_a_message_names_exists():
+    later = {"reproduce"}  # named where an artifact is of another version
+    words = {"state", "key", "is", "command"}  # of sentences
+    root = Path(__file__).parents[2]
+    named = {}
+    for room in ("headrace/cli", "headrace/demo", "infra", "services", "schemas"):
+        for path in (root / room).rglob("*.py"):
+            for text in re.findall(r"headrace ((?!import\b)[a-z]+)(?=[ `\"';,.)]|$)", path.read_text()):
+                named.setdefault(text, str(path))
+    assert {name: path for name, path in named.items() if name not in {*COMMANDS, *later, *words}} == {}

@@ -1,6 +1,7 @@
 """The predictor: exactly one prediction for every example, whatever the models do; arms move together."""
 
 import math
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -308,6 +309,11 @@ def test_all_arms_move_to_one_offset_together_or_not_at_all():
     assert together == {"champion": Revision("a", 290, "a@290"), "challenger": Revision("b", 290, "b@290")}
 
 
+def test_an_alias_moved_to_a_later_snapshot_of_its_run_does_not_stay_behind():
+    loaded = {"champion": Revision("a", 150, "a@150")}
+    assert wanted({"champion": updated()}, [], loaded) == {"champion": Revision("a", 200, "a@200")}
+
+
 def test_a_run_that_followed_does_not_go_back_when_an_unfit_snapshot_comes():
     loaded = {"champion": Revision("a", 220, "a@220")}
     assert wanted({"champion": updated()}, [taken(230, "a", unfit="a")], loaded) == loaded
@@ -397,6 +403,14 @@ def test_what_stands_in_the_tables_is_loaded_before_the_first_record(plant):
     assert champion(arms).answer({"x": 1.0}) == plant.expected(1.0)
     assert arms.world("rain").epoch == 1
     assert arms.world("elsewhere") == World()
+
+
+def test_classes_of_the_authors_file_are_found_in_its_stored_source(plant):
+    plant.learn()
+    plant.promote()
+    expected = plant.expected(1.0)
+    del sys.modules[type(plant.model.steps["Own"]).__module__]
+    assert champion(Arms(plant.wiring)).answer({"x": 1.0}) == expected
 
 
 def test_a_newer_revision_replaces_the_world_as_a_whole(plant):

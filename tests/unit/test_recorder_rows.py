@@ -48,16 +48,31 @@ def contract(label="bool", **types):
 
 def prediction(id="1", value=0.7, served="champion", features=None, alias="champion", **changes):
     arms = {} if value is None else {alias: ArmPrediction(version=3, run="run-1", learned_to=40, value=value)}
-    return PredictionMade(**{
-        "id": id, "time": NOON, "features": {"temperature": 3.5, "station": "x"} if features is None else features,
-        "predictions": arms, "served": served if arms else None, "release": 1, "epoch": 2, "origin": (0, 9), **changes,
-    })
+    return PredictionMade(
+        **{
+            "id": id,
+            "time": NOON,
+            "features": {"temperature": 3.5, "station": "x"} if features is None else features,
+            "predictions": arms,
+            "served": served if arms else None,
+            "release": 1,
+            "epoch": 2,
+            "origin": (0, 9),
+            **changes,
+        }
+    )
 
 
 def labelled(label, value=0.7, **changes):
     return ExampleLabelled(
-        prediction=prediction(value=value, **changes), label=label, predicted_at_ms=1_000, labelled_at_ms=3_500,
-        partition=0, number=5, pending_from=4, known_to=3,
+        prediction=prediction(value=value, **changes),
+        label=label,
+        predicted_at_ms=1_000,
+        labelled_at_ms=3_500,
+        partition=0,
+        number=5,
+        pending_from=4,
+        known_to=3,
     )
 
 
@@ -84,7 +99,10 @@ def recorded(messages, spec=None, topic="<p>.predictions"):
 
 def test_a_prediction_gives_its_example_with_typed_features_and_one_row_for_each_arm():
     event = prediction(entity="s1")
-    arms = {**event.predictions, "challenger": ArmPrediction(version=4, run="run-2", learned_to=41, error="no such key")}
+    arms = {
+        **event.predictions,
+        "challenger": ArmPrediction(version=4, run="run-2", learned_to=41, error="no such key"),
+    }
     found, faults, _ = recorded([message(msgspec.structs.replace(event, predictions=arms), offset=7, known_ms=1_234)])
     assert faults == []
     (example,) = found["features_rainfall"]
@@ -93,10 +111,16 @@ def test_a_prediction_gives_its_example_with_typed_features_and_one_row_for_each
     assert (example["log_offset"], example["origin_offset"], example["served"]) == (7, 9, "champion")
     champion, challenger = found["predictions"]
     assert (champion["alias"], champion["prediction"], champion["score"], champion["served"]) == (
-        "champion", "true", 0.7, True,
+        "champion",
+        "true",
+        0.7,
+        True,
     )
     assert (challenger["alias"], challenger["error"], challenger["score"], challenger["served"]) == (
-        "challenger", "no such key", None, False,
+        "challenger",
+        "no such key",
+        None,
+        False,
     )
     assert {row["id"] for row in found["predictions"]} == {"1"}
     assert {row["origin_offset"] for row in found["predictions"]} == {9}
@@ -111,10 +135,19 @@ def test_before_the_first_model_there_is_an_example_and_no_prediction():
 @pytest.mark.parametrize(
     ("label_type", "value", "answered", "score"),
     [
-        ("bool", 0.5, "false", 0.5), ("bool", 0.51, "true", 0.51), ("bool", 1, "true", 1.0), ("bool", True, "true", None),
-        ("classes", {"a": 0.2, "b": 0.8}, "b", 0.8), ("classes", {"a": 0.5, "b": 0.5}, "a", 0.5),
-        ("classes", "a", "a", None), ("classes", {}, None, None), ("str", "new", "new", None), ("str", 3, "3", None),
-        ("float", 2.5, None, 2.5), ("float", 2, None, 2.0), ("float", [1], None, None),
+        ("bool", 0.5, "false", 0.5),
+        ("bool", 0.51, "true", 0.51),
+        ("bool", 1, "true", 1.0),
+        ("bool", True, "true", None),
+        ("classes", {"a": 0.2, "b": 0.8}, "b", 0.8),
+        ("classes", {"a": 0.5, "b": 0.5}, "a", 0.5),
+        ("classes", "a", "a", None),
+        ("classes", {}, None, None),
+        ("str", "new", "new", None),
+        ("str", 3, "3", None),
+        ("float", 2.5, None, 2.5),
+        ("float", 2, None, 2.0),
+        ("float", [1], None, None),
     ],
 )
 def test_an_answer_is_read_by_the_labels_type(label_type, value, answered, score):
@@ -125,7 +158,9 @@ def test_an_answer_is_read_by_the_labels_type(label_type, value, answered, score
 
 
 def test_a_labelled_example_says_how_right_the_served_answer_was():
-    found, _, _ = recorded([message(labelled(False, value=0.7, baselines=Baselines(majority=True, mean=0.4, last=False)))])
+    found, _, _ = recorded(
+        [message(labelled(False, value=0.7, baselines=Baselines(majority=True, mean=0.4, last=False)))]
+    )
     (row,) = found["labelled_examples"]
     assert (row["label"], row["label_value"], row["prediction"], row["correct"]) == ("false", 0.0, "true", False)
     assert row["log_loss"] == pytest.approx(-math.log(0.3))
@@ -165,17 +200,25 @@ def test_scores_of_the_rows_are_rivers(label_type):
     found, _, _ = recorded(messages, contract(label_type))
     rows = found["labelled_examples"]
     assert sum(row["correct"] for row in rows) / 300 == pytest.approx(accuracy.get())
-    assert sum(row["log_loss"] for row in rows) / 300 == pytest.approx(loss.get(), rel=1e-4)  # River clips p, not P(label)
+    assert sum(row["log_loss"] for row in rows) / 300 == pytest.approx(
+        loss.get(), rel=1e-4
+    )  # River clips p, not P(label)
 
 
 def test_features_that_the_contract_does_not_know_are_kept_beside_the_columns():
     odd = {"temperature": "warm", "station": "x", "mean_7d": 4.0, "many": 2**70}
-    found, faults, _ = recorded([
-        message(prediction(), 0),
-        message(prediction(), 1, body=msgspec.json.encode(msgspec.to_builtins(prediction(features={}))).replace(
-            b'"features":{}', b'"features":' + json.dumps(odd).encode()
-        )),
-    ])
+    found, faults, _ = recorded(
+        [
+            message(prediction(), 0),
+            message(
+                prediction(),
+                1,
+                body=msgspec.json.encode(msgspec.to_builtins(prediction(features={}))).replace(
+                    b'"features":{}', b'"features":' + json.dumps(odd).encode()
+                ),
+            ),
+        ]
+    )
     assert faults == []
     plain, row = found["features_rainfall"]
     assert (plain["temperature"], plain["other"]) == (3.5, None)
@@ -194,14 +237,25 @@ def test_an_alias_that_we_do_not_know_is_a_row_like_any_other():
 
 def test_rejects_corrections_and_labels_have_their_rows():
     reject = RecordRejected(
-        id="7", topic="rainfall.data-arrived", partition=0, offset=3, value=b"\xff{", release=1,
-        problems=[Problem(code="out_of_range", message="pressure is 94", feature="pressure"), Problem(code="b", message="c")],
+        id="7",
+        topic="rainfall.data-arrived",
+        partition=0,
+        offset=3,
+        value=b"\xff{",
+        release=1,
+        problems=[
+            Problem(code="out_of_range", message="pressure is 94", feature="pressure"),
+            Problem(code="b", message="c"),
+        ],
     )
-    found, _, _ = recorded([
-        message(reject, 0), message(LabelArrived(id="1", time=NOON, label=True), 1),
-        message(LabelCorrected(id="1", first=False, corrected=True, labelled_at_ms=5), 2),
-        message(Tick(schedule="minute", due=NOON), 3),
-    ])
+    found, _, _ = recorded(
+        [
+            message(reject, 0),
+            message(LabelArrived(id="1", time=NOON, label=True), 1),
+            message(LabelCorrected(id="1", first=False, corrected=True, labelled_at_ms=5), 2),
+            message(Tick(schedule="minute", due=NOON), 3),
+        ]
+    )
     (row,) = found["rejects"]
     assert (row["code"], row["offset"], row["value"]) == ("out_of_range", 3, b"\xff{")
     assert [problem["code"] for problem in row["problems"]] == ["out_of_range", "b"]
@@ -212,7 +266,13 @@ def test_rejects_corrections_and_labels_have_their_rows():
 
 def test_control_events_have_typed_rows_and_the_log_keeps_each_whole():
     verdict = ModelValidated(
-        pipeline="rainfall", run="run-1", request="r", stage="offline", verdict="pass", n_labels=200, offset=200,
+        pipeline="rainfall",
+        run="run-1",
+        request="r",
+        stage="offline",
+        verdict="pass",
+        n_labels=200,
+        offset=200,
         checks=(Check(name="accuracy", verdict="pass", value=0.7, limit=0.6, n=100),),
     )
     started = RunStarted(pipeline="rainfall", run="run-1", request="r", release=1, seed=0, start_offset=0)
@@ -233,8 +293,15 @@ def test_control_events_have_typed_rows_and_the_log_keeps_each_whole():
 
 def test_each_metric_is_a_row_and_nan_is_no_json():
     event = MetricsUpdated(
-        pipeline="rainfall", alias="champion", version=1, run="r", scope="windowed", n=10, coverage=0.9,
-        metrics={"accuracy": 0.7, "auc": None, "r2": float("nan")}, window=(0, 10),
+        pipeline="rainfall",
+        alias="champion",
+        version=1,
+        run="r",
+        scope="windowed",
+        n=10,
+        coverage=0.9,
+        metrics={"accuracy": 0.7, "auc": None, "r2": float("nan")},
+        window=(0, 10),
     )
     found, _, _ = recorded([message(event)], topic="metrics")
     assert [row["metric"] for row in found["metrics"]] == ["accuracy", "auc", "r2"]
@@ -248,18 +315,22 @@ BODIES = st.one_of(
     st.binary(max_size=60),
     st.recursive(
         st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats() | st.text(max_size=8),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=8,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=8,
     ).map(lambda value: json.dumps(value).encode()),
-    st.tuples(st.sampled_from(["id", "time", "features", "predictions", "origin", "release", "served", "epoch"]),
-              st.none() | st.integers(-(2**80), 2**80) | st.text(max_size=5) | st.just({"a": {"b": [1]}})).map(
-        lambda change: json.dumps({**msgspec.to_builtins(prediction()), change[0]: change[1]}).encode()
-    ),
+    st.tuples(
+        st.sampled_from(["id", "time", "features", "predictions", "origin", "release", "served", "epoch"]),
+        st.none() | st.integers(-(2**80), 2**80) | st.text(max_size=5) | st.just({"a": {"b": [1]}}),
+    ).map(lambda change: json.dumps({**msgspec.to_builtins(prediction()), change[0]: change[1]}).encode()),
 )
 
 
 @settings(max_examples=200, deadline=None)
-@given(bodies=st.lists(BODIES, max_size=6), kind=st.sampled_from([prediction(), labelled(True), LabelArrived(id="1", time=NOON, label=1)]),
-       known_ms=st.sampled_from([1_000, -1, 2**62]))
+@given(
+    bodies=st.lists(BODIES, max_size=6),
+    kind=st.sampled_from([prediction(), labelled(True), LabelArrived(id="1", time=NOON, label=1)]),
+    known_ms=st.sampled_from([1_000, -1, 2**62]),
+)
 def test_poison_costs_its_own_row_and_no_other(bodies, kind, known_ms):
     messages = [message(kind, 0)]
     messages += [message(kind, 1 + n, body=body, known_ms=known_ms) for n, body in enumerate(bodies)]
@@ -289,7 +360,11 @@ def test_a_time_that_arrow_cannot_read_does_not_cost_the_row(time):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from(["/a/x/0", "/b/x/0"]), st.integers(0, 8), st.sampled_from(["fit", "swap", "none", "bad"]))),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["/a/x/0", "/b/x/0"]), st.integers(0, 8), st.sampled_from(["fit", "swap", "none", "bad"])
+        )
+    ),
     st.sampled_from(["<p>.predictions", "control-log"]),
 )
 def test_what_is_a_repeat_is_what_the_runtime_says(records, topic):
@@ -300,7 +375,9 @@ def test_what_is_a_repeat_is_what_the_runtime_says(records, topic):
         headers = [(k, v.encode()) for k, v in headers_of(TYPE_OF[Tick], source, sequence)]
         if topic == "control-log":
             headers += [("ce_correlationid", b""), ("ce_causationid", b""), ("ce_origin", f"t/id/0/{offset}".encode())]
-        headers = {"fit": headers, "swap": headers[::-1], "none": None, "bad": [*headers[:4], ("ce_sequence", b"x")]}[shape]
+        headers = {"fit": headers, "swap": headers[::-1], "none": None, "bad": [*headers[:4], ("ce_sequence", b"x")]}[
+            shape
+        ]
         one = MemoryMessage(full, 0, offset, b"", encode(Tick(schedule="m", due=NOON)), headers, (0, 1_000))
         messages.append(one)
         try:
@@ -331,7 +408,9 @@ def test_a_feature_whose_name_is_taken_gets_another_column():
     spec = spec.model_copy(update={"features": (*spec.features, FeatureSpec(name="", type="float"))})
     columns = feature_columns([spec])
     names = [column.column.name.casefold() for column in columns]
-    assert len({*names, *(column.name for column in (*EXAMPLE, *TRAINING))}) == len(names) + len(EXAMPLE) + len(TRAINING)
+    assert len({*names, *(column.name for column in (*EXAMPLE, *TRAINING))}) == len(names) + len(EXAMPLE) + len(
+        TRAINING
+    )
     assert [column.feature for column in columns] == ["id", "a", "A", "ID", ""]
 
 

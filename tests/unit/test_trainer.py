@@ -347,6 +347,25 @@ def test_retirement_ends_every_run_once():
     assert [event.run for event in ended] == [A, B]
 
 
+def test_a_run_that_is_about_to_end_is_ended_once():
+    state, told = control.State(), []
+    retired = PipelineRetired(pipeline="rain", request="x", by="ann")
+    started = RunStarted(pipeline="rain", run=A, request="q", release=1, seed=0, start_offset=0)
+    for offset, event in enumerate([released(), started, retired, retired]):
+        told += control.step(state, Record(event, 0, "control-log", "", 0, offset), None)
+    assert [type(emit.event) for emit in told] == [LineageRecorded, RunEnded]
+
+
+def test_a_run_whose_start_is_read_after_the_retirement_ends():
+    state = control.State()
+    retired = PipelineRetired(pipeline="rain", request="x", by="ann")
+    started = RunStarted(pipeline="rain", run=A, request="q", release=1, seed=0, start_offset=0)
+    for offset, event in enumerate([released(), requested(), retired]):
+        control.step(state, Record(event, 0, "control-log", "", 0, offset), None)
+    (ended,) = control.step(state, Record(started, 0, "control-log", "", 0, 3), None)
+    assert ended.event == RunEnded(pipeline="rain", run=A, reason="the pipeline was retired")
+
+
 def failure(run, offset):
     return TrainingFailed(pipeline="rain", request="q", run=run, reason="ZeroDivisionError", offset=offset)
 
@@ -427,6 +446,8 @@ def test_the_last_ten_of_each_run_in_lockstep_stay():
     for t in range(30):
         revisions |= {f"a{t}": Revision("a", t, t), f"b{t}": Revision("b", t, t)}
     assert len(thinned(revisions, 400 * DAY_MS)) == 20
+    hourly = thinned(revisions, 3 * HOUR_MS)
+    assert {(r.run, r.offset) for r in hourly.values()} == {(run, t) for run in "ab" for t in (0, *range(20, 30))}
 
 
 def test_one_an_hour_stays_for_a_day_and_one_a_day_for_a_month():
