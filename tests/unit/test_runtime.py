@@ -132,7 +132,8 @@ def test_the_groups_offset_follows_the_commit_and_never_leads_it(bus, tmp_path):
     assert committed([(INPUT, 0)]) == {}
     joiner.runner.commit()
     assert committed([(INPUT, 0)]) == {(INPUT, 0): 2}
-    assert joiner.stores[0].load().offset == 2
+    joiner.crash()
+    assert joiner.runner.workers[INPUT, 0].offset == 2
 
 
 def test_repeats_of_the_predictor_are_dropped_also_over_a_restart(bus, tmp_path):
