@@ -39,7 +39,7 @@ from headrace.schemas.stream import ArmPrediction, Baselines, ExampleLabelled, P
 from headrace.schemas.topics import full_name
 from headrace.services.trainer.__main__ import build
 
-ROUNDS, ROWS = 5, 20_000
+ROUNDS, ROWS = 5, 40_000
 COLUMNS = tuple(f"column_{n}" for n in range(8))
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 KEY = b"bench"
@@ -169,11 +169,12 @@ def _sequence_run(plant: Plant) -> None:
 @contextmanager
 def without_fast_path() -> Any:
     """River's own methods, as for recipes whose shape is not known."""
-    kept, fast_path.fast = fast_path.fast, lambda model, verb: (getattr(model, verb), model.learn_one)
+    kept = fast_path._plain_steps, fast_path._is_plain_linear
+    fast_path._plain_steps, fast_path._is_plain_linear = lambda model: None, lambda model: False
     try:
         yield
     finally:
-        fast_path.fast = kept
+        fast_path._plain_steps, fast_path._is_plain_linear = kept
 
 
 def measured_beside_river(ways: dict[str, Callable[[], Cost]], data: list[Row]) -> dict[str, dict[str, float]]:

@@ -2,7 +2,7 @@
 
 A scaled linear model spends a third of its time on bookkeeping that is the same for every example. Where every part
 is exactly of a known class, with settings known to matter, the same arithmetic is done in the same order; anything
-else (a subclass, a union, a filter, another optimizer) keeps River's own methods.
+else (a subclass, a filter, another optimizer) keeps River's own methods.
 """
 
 from __future__ import annotations
@@ -26,16 +26,38 @@ def fast(model: Any, verb: str = "predict_proba_one") -> tuple[Predict, Learn]:
     Both work on the model itself: what they learn is in it, and it may be pickled or digested at any time.
     """
     steps = _plain_steps(model)
-    *transformers, last = steps or [model]
-    predict, learn = getattr(last, verb), last.learn_one
-    if _is_plain_linear(last):
-        predict, learn = _linear_answer(last, verb) or predict, _gradient_step(last)
-    elif steps is not None:
-        learn = _named(learn)
+    if steps is None:
+        return _ends(model, verb)
+    *transformers, last = steps
+    predict, learn = _ends(last, verb, in_pipeline=True)
     for transformer in reversed(transformers):
         transform, learn_and_transform = _around(transformer)
         predict, learn = _chained(predict, learn, transform, learn_and_transform)
     return predict, learn
+
+
+def fast_test_then_train(model: Any, verb: str = "predict_proba_one") -> Callable[[Features, Any], Any]:
+    """Predict, then learn the same example, in one call. Returns the prediction; None for one that raised."""
+    steps = _plain_steps(model)
+    if steps is not None and len(steps) == 2 and _is_plain_scaler(steps[0]):
+        predict, learn = _ends(steps[1], verb, in_pipeline=True)
+        scale = _scaling_twice(steps[0])
+    else:
+        predict, learn = fast(model, verb)
+        scale = None
+
+    def train(x: Any, y: Any) -> Any:
+        before, after = scale(x) if scale is not None else (x, x)
+        try:
+            value = predict(before)
+        except MemoryError:
+            raise
+        except Exception:
+            value = None
+        learn(after, y)
+        return value
+
+    return train
 
 
 def _plain_steps(model: Any) -> list[Any] | None:
@@ -65,10 +87,13 @@ def _chained(
     return predict_after, learn_after
 
 
+# --- transformers -----------------------------------------------------------------------------------------
+
+
 def _around(transformer: Any) -> tuple[Transform, Transform]:
     """A transformer's `transform_one`, and `learn_one` followed by it."""
     learn, transform = transformer.learn_one, transformer.transform_one
-    if type(transformer) is preprocessing.StandardScaler and transformer.window_size is None and transformer.with_std:
+    if _is_plain_scaler(transformer):
         return transform, _scaling(transformer)
 
     def learn_and_transform(x: Features) -> Any:
@@ -76,6 +101,10 @@ def _around(transformer: Any) -> tuple[Transform, Transform]:
         return transform(x)
 
     return transform, learn_and_transform
+
+
+def _is_plain_scaler(step: Any) -> bool:
+    return type(step) is preprocessing.StandardScaler and step.window_size is None and step.with_std
 
 
 def _scaling(scaler: Any) -> Transform:
@@ -95,6 +124,37 @@ def _scaling(scaler: Any) -> Transform:
         return scaled
 
     return learn_and_transform
+
+
+def _scaling_twice(scaler: Any) -> Callable[[Any], tuple[Any, Any]]:
+    """The values scaled before the update, for the prediction, and after it, for learning, in one pass."""
+    counts, means, variances = scaler.counts, scaler.means, scaler.vars
+
+    def scale(x: Any) -> tuple[Any, Any]:
+        before, after = {}, {}
+        for name, value in x.items():
+            mean, variance = means[name], variances[name]
+            off = value - mean
+            before[name] = off / variance**0.5 if variance else 0.0
+            count = counts[name] = counts[name] + 1
+            mean = means[name] = mean + off / count
+            value -= mean
+            variance = variances[name] = variance + (off * value - variance) / count
+            after[name] = value / variance**0.5 if variance else 0.0
+        return before, after
+
+    return scale
+
+
+# --- what predicts ----------------------------------------------------------------------------------------
+
+
+def _ends(model: Any, verb: str, *, in_pipeline: bool = False) -> tuple[Predict, Learn]:
+    """What the last step, or a model alone, predicts and learns with."""
+    predict, learn = getattr(model, verb), model.learn_one
+    if _is_plain_linear(model):
+        return _linear_answer(model, verb) or predict, _gradient_step(model)
+    return predict, _named(learn) if in_pipeline else learn
 
 
 def _named(learn: Callable[..., Any]) -> Learn:

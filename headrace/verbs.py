@@ -15,6 +15,7 @@ from headrace.schemas.stream import Features, Label
 
 Answer = Callable[[Features], Any]
 Learn = Callable[[Features, Label], Any]
+Train = Callable[[Features, Label], Any]
 
 
 class NotFinite(ValueError):
@@ -29,13 +30,31 @@ def verbs(model: Any, label: LabelSpec, has_probabilities: bool) -> tuple[Answer
     """How this model answers and learns. An answer that is not finite raises NotFinite."""
     from headrace.fast_path import fast
 
-    asks_probabilities = has_probabilities and label.task != "regression"
-    predict, learn = fast(model, "predict_proba_one" if asks_probabilities else "predict_one")
-    if label.task == "regression":
-        return _number(predict), _learns_numbers(learn)
-    if not asks_probabilities:
-        return _bare_class(predict, bool if label.type == "bool" else str), learn
-    return (_p_true if label.type == "bool" else _shares)(predict), learn
+    predict, learn = fast(model, _verb(label, has_probabilities))
+    read = _reader(label, has_probabilities)
+
+    def answer(features: Features) -> Any:
+        return read(predict(features))
+
+    return answer, _learns_numbers(learn) if label.task == "regression" else learn
+
+
+def test_then_train(model: Any, label: LabelSpec, has_probabilities: bool) -> Train:
+    """How this model answers an example and then learns it, in one call; None for an answer that cannot be used."""
+    from headrace.fast_path import fast_test_then_train
+
+    train = fast_test_then_train(model, _verb(label, has_probabilities))
+    read = _reader(label, has_probabilities)
+    is_number = label.task == "regression"
+
+    def answer_and_learn(features: Features, y: Label) -> Any:
+        value = train(features, float(y) if is_number else y)
+        try:
+            return read(value) if value is not None else None
+        except (ArithmeticError, AttributeError, TypeError, ValueError):
+            return None
+
+    return answer_and_learn
 
 
 def signature(spec: ContractSpec) -> dict[str, bool]:
@@ -56,48 +75,50 @@ def same_columns(columns: Collection[str], spec: ContractSpec) -> bool:
     return set(columns) == {feature.name for feature in spec.features}
 
 
-def _p_true(predict: Answer) -> Answer:
-    def answer(features: Features) -> float | None:
-        shares = predict(features)
-        if not shares:
-            return None
-        p = float(shares.get(True, 0.0))
-        if p - p != 0.0:
-            raise NotFinite(f"P(true) is {p}")
-        return p
-
-    return answer
+def _verb(label: LabelSpec, has_probabilities: bool) -> str:
+    return "predict_proba_one" if has_probabilities and label.task != "regression" else "predict_one"
 
 
-def _shares(predict: Answer) -> Answer:
-    def answer(features: Features) -> dict[str, float] | None:
-        shares = {str(name): float(p) for name, p in predict(features).items()}
-        if not all(map(isfinite, shares.values())):
-            raise NotFinite(f"the probabilities are {shares}")
-        return shares or None
-
-    return answer
-
-
-def _number(predict: Answer) -> Answer:
-    def answer(features: Features) -> float | None:
-        value = predict(features)
-        if value is None:
-            return None
-        value = float(value)
-        if value - value != 0.0:
-            raise NotFinite(f"the prediction is {value}")
-        return value
-
-    return answer
+def _reader(label: LabelSpec, has_probabilities: bool) -> Callable[[Any], Any]:
+    """From what River's verb returns to an answer; raises NotFinite."""
+    if label.task == "regression":
+        return _number
+    if not has_probabilities:
+        return _truth if label.type == "bool" else _name
+    return _p_true if label.type == "bool" else _shares
 
 
-def _bare_class(predict: Answer, kind: type) -> Answer:
-    def answer(features: Features) -> Label | None:
-        value = predict(features)
-        return None if value is None else kind(value)
+def _p_true(shares: Any) -> float | None:
+    if not shares:
+        return None
+    p = float(shares.get(True, 0.0))
+    if p - p != 0.0:
+        raise NotFinite(f"P(true) is {p}")
+    return p
 
-    return answer
+
+def _shares(shares: Any) -> dict[str, float] | None:
+    told = {str(name): float(p) for name, p in shares.items()}
+    if not all(map(isfinite, told.values())):
+        raise NotFinite(f"the probabilities are {told}")
+    return told or None
+
+
+def _number(value: Any) -> float | None:
+    if value is None:
+        return None
+    value = float(value)
+    if value - value != 0.0:
+        raise NotFinite(f"the prediction is {value}")
+    return value  # type: ignore[no-any-return]
+
+
+def _truth(value: Any) -> bool | None:
+    return None if value is None else bool(value)
+
+
+def _name(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _learns_numbers(learn: Learn) -> Learn:

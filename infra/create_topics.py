@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from headrace.errors import TopicsWrong
 from headrace.infra.bus import Bus, TopicSpec
 from headrace.schemas.policies import Policies
 from headrace.schemas.topics import DAY_S, DLQ, TOPICS, Topic, control_topics, full_name, pipeline_topics
@@ -37,11 +38,17 @@ def create(bus: Bus, namespace: str = "") -> None:
 
 
 def create_pipeline(bus: Bus, pipeline: str, partitions: int, policies: Policies, namespace: str = "") -> None:
-    """Create the topics of one pipeline that do not exist. Raises ValueError where those that exist are not right."""
+    """Create the topics of one pipeline that do not exist. Raises TopicsWrong where those that exist are not right."""
     bus.create_topics(list(_specs(pipeline_topics(), pipeline, partitions, policies, namespace)))
+    require_pipeline(bus, pipeline, partitions, policies, namespace)
+
+
+def require_pipeline(bus: Bus, pipeline: str, partitions: int, policies: Policies, namespace: str = "") -> None:
+    """Raise TopicsWrong where the topics of one pipeline are not there or not right."""
     problems = check_pipeline(bus, pipeline, partitions, policies, namespace)
     if problems:
-        raise ValueError("; ".join(str(problem) for problem in problems))
+        more = len(problems) - 1
+        raise TopicsWrong(f"{problems[0]}{f' (and {more} more settings of its topics)' if more else ''}")
 
 
 def check(bus: Bus, namespace: str = "") -> list[Problem]:

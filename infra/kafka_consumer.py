@@ -78,7 +78,7 @@ class KafkaGroupConsumer:
                 "group.instance.id": instance,
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": session_ms,
-                "heartbeat.interval.ms": max(100, min(1_000, session_ms // 6)),
+                "heartbeat.interval.ms": max(100, min(1_000, session_ms // 10)),
                 "on_commit": self._on_commit,
             }
         )

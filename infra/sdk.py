@@ -225,10 +225,8 @@ class Client:
         pipeline, _, alias = name.partition("@")
         return load_served(self, pipeline, alias or "champion")
 
-    # --- the rest -----------------------------------------------------------------------------------------
-
     def close(self) -> None:
-        """Release the connections. Nothing is queued: every call that publishes waits for its acknowledgements."""
+        """Release the connections; nothing is queued, as every call that publishes waits for its acknowledgements."""
         from kafka.errors import KafkaError
 
         for subscription in self._predictions.values():

@@ -8,6 +8,7 @@ go by time act as they would have acted live, and every run gives the same rows.
 from __future__ import annotations
 
 import importlib
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +46,7 @@ CHAIN = (
 
 
 class System:
-    """Every service of the table on one `MemoryBus`. `home` holds the artifacts and the recorder's store.
+    """Every service of the table on one `MemoryBus`. `home` holds the recorder's store; artifacts live in memory.
 
     `services` leaves some out; `open_store` gives folds durable stores (none by default: the state lives in memory).
     """
@@ -65,6 +66,7 @@ class System:
         self.now_ms = start_ms
         self.key, self.partitions = key, partitions
         self.bus = bus or MemoryBus(clock=lambda: self.now_ms)
+        settings.setdefault("artifact_url", f"memory://headrace-{uuid.uuid4().hex}")  # nothing outlives the process
         self.settings = Settings(home=home, instance="try", artifact_key=key.decode(), **settings)
         self.artifacts = Artifacts(self.settings.artifact_url, key)
         create_topics.create(self.bus)

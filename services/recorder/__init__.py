@@ -1,0 +1,1 @@
+"""DuckDB tables and Parquet snapshots of every topic; read-only SQL over HTTP."""

@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.services.recorder.tables import CHECK, PROBLEM, QUICK_CHECK, Column, Table
+from headrace.services.recorder.columns import CHECK, PROBLEM, QUICK_CHECK, Column, Table
 
 _NUMBER, _WORD, _COUNT, _UTC_US = pa.float64(), pa.string(), pa.int64(), pa.timestamp("us", "UTC")
 TYPES: dict[str, Any] = {

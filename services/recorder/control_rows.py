@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ from headrace.schemas import control
 from headrace.schemas.codec import ORIGIN, TYPE_OF, header
 from headrace.schemas.record import Record
 from headrace.schemas.stream import Tick
-from headrace.services.recorder.rows import Row, Rows, from_base64
+from headrace.services.recorder.batch import Row, Rows
 
 RUN_EVENTS = (
     control.TrainingRequested,
@@ -104,7 +105,7 @@ def add(record: Record, rows: Rows) -> None:
                     event.partition,
                     event.offset,
                     event.reason,
-                    from_base64(event.value),
+                    _from_base64(event.value),
                     *place,
                 )
             )
@@ -245,3 +246,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _from_base64(value: str) -> bytes:
+    """The bytes that an event holds as base64; those of the text where it is none."""
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        return value.encode()

@@ -124,7 +124,7 @@ class Exporter:
 
 
 def write_snapshot(store: Store, folder: Path, now_ms: int) -> SnapshotPublished | None:
-    """Write one snapshot and make it `current`; None where `current` has the same offsets. Raises OSError, duckdb.Error."""
+    """Write one snapshot and make it `current`; None where that has the same offsets. Raises OSError, duckdb.Error."""
     before = read_current(folder)
     with store.reading() as cursor:
         cursor.execute("BEGIN TRANSACTION READ ONLY")

@@ -38,6 +38,7 @@ class Baselines(msgspec.Struct, gc=False):
 
 
 ALIASES: tuple[str, ...] = get_args(Alias)
+_KNOWN = frozenset(ALIASES)
 Arms: Any = msgspec.defstruct(
     "Arms", [(alias, Arm | None, None) for alias in ALIASES], forbid_unknown_fields=True, gc=False
 )
@@ -101,7 +102,7 @@ decode_rejected: Decode = msgspec.json.Decoder(Rejected).decode
 
 
 def prediction_decoders(features: tuple[FeatureColumn, ...]) -> tuple[Decode, Decode]:
-    """Decoders of a PredictionMade: straight into the contract's types and our aliases; into whatever else stands there.
+    """Decoders of a PredictionMade: straight into the contract's types and our aliases; into whatever stands there.
 
     The first raises ValueError where the types or aliases do not fit.
     """
@@ -130,10 +131,14 @@ def columns(events: Sequence[Any]) -> dict[str, Sequence[Any]]:
 
 def arms(predictions: Sequence[Any], alias: str) -> list[Arm | None]:
     """Each one's arm of that alias; `predictions` are Arms or dicts."""
-    try:
+    if alias in ALIASES and dict not in map(type, predictions):
         return list(map(attrgetter(alias), predictions))
-    except AttributeError:
-        return [p.get(alias) if isinstance(p, dict) else getattr(p, alias, None) for p in predictions]
+    return [_arm(p, alias) for p in predictions]
+
+
+def served_arms(predictions: Sequence[Any], served: Sequence[str | None]) -> list[Arm]:
+    """The arms whose answers were served; NO_ARM where none was."""
+    return [_arm(p, alias) or NO_ARM for p, alias in zip(predictions, served, strict=True)]
 
 
 def aliases(predictions: Sequence[Any]) -> tuple[str, ...]:
@@ -182,3 +187,9 @@ def _labelled(prediction: Any) -> Any:
         ],
         gc=False,
     )
+
+
+def _arm(predictions: Any, alias: str | None) -> Arm | None:
+    if isinstance(predictions, dict):
+        return predictions.get(alias)
+    return getattr(predictions, alias) if alias in _KNOWN else None

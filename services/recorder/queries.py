@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.services.recorder.guard import Guard, Refused
-from headrace.services.recorder.store import Store
+from headrace.services.recorder.store import Store, interrupt
 
 MAX_ROWS = 1_000_000
 BATCH_ROWS = 10_000
@@ -74,7 +74,7 @@ class Queries:
         except Refused as refusal:
             raise Failed(str(refusal)) from refusal
         with self._store.reading() as cursor:
-            alarm = threading.Timer(self.timeout_s, cursor.interrupt)
+            alarm = threading.Timer(self.timeout_s, interrupt, [cursor])
             alarm.start()
             try:
                 cursor.execute("BEGIN TRANSACTION READ ONLY")

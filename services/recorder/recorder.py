@@ -14,8 +14,9 @@ from headrace.infra.bus import Bus, Place
 from headrace.schemas.control import PipelineReleased
 from headrace.schemas.topics import DLQ, TOPICS, full_name, parse_name
 from headrace.services.recorder import control_rows
+from headrace.services.recorder.batch import KNOWN_MS, Made
 from headrace.services.recorder.export import Exporter
-from headrace.services.recorder.rows import KNOWN_MS, Made, PipelineRows
+from headrace.services.recorder.rows import PipelineRows
 from headrace.services.recorder.source import Source
 from headrace.services.recorder.store import Position, Store, StoreRefused
 
@@ -121,7 +122,7 @@ class Recorder:
         """Numbers for /metrics, by place."""
         return {
             f"{topic}-{partition}": {"offset": s.next_offset, "repeats": s.repeats, "dead_letters": s.dead_letters}
-            for (topic, partition), s in self._sources.items()
+            for (topic, partition), s in list(self._sources.items())  # asked from other threads as well
         }
 
     def health(self) -> dict[str, Any]:

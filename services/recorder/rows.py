@@ -1,78 +1,19 @@
-"""Data events → rows. Pure; the hot part of the recorder, so it works on batches and makes columns, not rows.
-
-`Batch` holds the undecoded records of one event in one partition. Records that cannot be decoded leave the batch as
-faults; all others give rows.
-"""
+"""Data events → rows. Pure; the hot part of the recorder, so it works on batches and makes columns, not rows."""
 
 from __future__ import annotations
 
-import base64
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from headrace.schemas.contract import ContractSpec
 from headrace.services.recorder import lean
-from headrace.services.recorder.arrow import arrow_columns, arrow_rows, same_value
+from headrace.services.recorder.arrow import arrow_columns, same_value
+from headrace.services.recorder.batch import Batch, Fault, Made, decoded
+from headrace.services.recorder.data_tables import LABELLED_EXAMPLES, LABELS, PREDICTIONS
 from headrace.services.recorder.scores import answers, labels_as, outcomes, text, texts
-from headrace.services.recorder.tables import (
-    LABELLED_EXAMPLES,
-    LABELS,
-    PREDICTIONS,
-    FeatureColumn,
-    Table,
-    feature_columns,
-    features_table,
-)
-
-Row = tuple[Any, ...]
-Rows = defaultdict[str, list[Row]]  # by table; a row has its table's columns in order
-
-KNOWN_MS = (-62_135_596_800_000, 253_402_300_799_999)  # years 1 to 9999, what a TIMESTAMPTZ is shown as
-
-
-class Batch:
-    """Records of one event in one partition: what was read of each. `headers` only where rows need them."""
-
-    __slots__ = ("bodies", "headers", "known_ms", "offsets", "partition")
-
-    def __init__(self, partition: int) -> None:
-        self.partition = partition
-        self.offsets: list[int] = []
-        self.known_ms: list[int] = []
-        self.bodies: list[bytes] = []
-        self.headers: list[Any] = []
-
-    def places(self) -> dict[str, Any]:
-        """The columns of the records' places."""
-        return {"log_partition": same_value(self.partition, len(self.offsets)), "log_offset": self.offsets}
-
-
-class Fault(msgspec.Struct):
-    """A record that no retry can fix, and why."""
-
-    offset: int
-    known_ms: int
-    reason: str
-    body: bytes
-
-
-class Made:
-    """What the next commit puts into the store: rows and Arrow tables, by the name of their table."""
-
-    def __init__(self) -> None:
-        self.rows: Rows = defaultdict(list)
-        self.parts: defaultdict[str, list[Any]] = defaultdict(list)
-
-    def all(self, tables: Mapping[str, Table]) -> list[tuple[str, Any]]:
-        """One Arrow table for each table that gets rows."""
-        for name, rows in self.rows.items():
-            self.parts[name].append(arrow_rows(tables[name], rows))
-        self.rows.clear()
-        return [(name, pa.concat_tables(parts)) for name, parts in self.parts.items()]
+from headrace.services.recorder.tables import FeatureColumn, feature_columns, features_table
 
 
 class PipelineRows:
@@ -152,7 +93,7 @@ class PipelineRows:
                 "run": of["run"],
                 "learned_to": of["learned_to"],
                 **answers(values, self.label_type),
-                "probabilities": [_encode(v) if isinstance(v, dict) else None for v in values]
+                "probabilities": [_as_json(v) if isinstance(v, dict) else None for v in values]
                 if with_classes
                 else None,
                 "error": of["error"],
@@ -171,15 +112,12 @@ class PipelineRows:
 
     def _sort_out(self, features: dict[str, Any]) -> tuple[tuple[Any, ...], bytes | None]:
         row = tuple(features.pop(f.feature) if _fits(features.get(f.feature), f.type) else None for f in self.features)
-        try:
-            return row, _encode(features) if features else None
-        except (OverflowError, ValueError):  # a whole number beyond 64 bits
-            return row, _encode({name: str(value) for name, value in features.items()})
+        return row, _as_json(features) if features else None
 
     def _add_labelled(self, events: list[Any], batch: Batch, made: Made) -> None:
         of = lean.columns(events)
         before = lean.columns(of["prediction"])
-        arm = lean.columns(_served(before["predictions"], before["served"]))
+        arm = lean.columns(lean.served_arms(before["predictions"], before["served"]))
         than = lean.columns(before["baselines"])
         made.parts[LABELLED_EXAMPLES.name].append(
             arrow_columns(
@@ -262,49 +200,6 @@ class PipelineRows:
             )
 
 
-def decoded(batch: Batch, decode: lean.Decode, *others: lean.Decode) -> tuple[list[Any], list[Fault]]:
-    """The batch's events, each by the first decoder that takes it.
-
-    Records that none takes, or of an impossible time, leave the batch as faults.
-    """
-    if KNOWN_MS[0] <= min(batch.known_ms) and max(batch.known_ms) <= KNOWN_MS[1]:
-        try:
-            return [decode(body) for body in batch.bodies], []
-        except (ValueError, RecursionError):
-            pass
-    events, faults, kept = [], [], []
-    for index, (offset, known_ms, body) in enumerate(zip(batch.offsets, batch.known_ms, batch.bodies, strict=True)):
-        try:
-            if not KNOWN_MS[0] <= known_ms <= KNOWN_MS[1]:
-                raise ValueError(f"its timestamp, {known_ms} ms, is in no year from 1 to 9999")
-            events.append(_first(body, decode, *others))
-            kept.append(index)
-        except (ValueError, RecursionError) as error:
-            faults.append(Fault(offset, known_ms, str(error), body))
-    for name in ("offsets", "known_ms", "bodies", "headers"):
-        old = getattr(batch, name)
-        setattr(batch, name, [old[index] for index in kept] if old else [])
-    return events, faults
-
-
-def _first(body: bytes, *decoders: lean.Decode) -> Any:
-    *some, last = decoders
-    for decode in some:
-        try:
-            return decode(body)
-        except ValueError:
-            continue
-    return last(body)
-
-
-def from_base64(value: str) -> bytes:
-    """The bytes that an event holds as base64; those of the text where it is none."""
-    try:
-        return base64.b64decode(value, validate=True)
-    except ValueError:
-        return value.encode()
-
-
 OF_THE_EXAMPLE = (
     "id",
     "entity",
@@ -318,16 +213,16 @@ OF_THE_EXAMPLE = (
 _encode = msgspec.json.Encoder().encode
 
 
+def _as_json(value: dict[str, Any]) -> bytes:
+    try:
+        return _encode(value)
+    except (OverflowError, ValueError):  # a whole number beyond 64 bits
+        return _encode({name: str(item) for name, item in value.items()})
+
+
 def _origins(origins: Sequence[Any]) -> dict[str, Any]:
     of = lean.columns(origins)
     return {"origin_partition": of["partition"], "origin_offset": of["offset"]}
-
-
-def _served(predictions: Sequence[Any], served: Sequence[str | None]) -> list[lean.Arm]:
-    """The arms whose answers were served."""
-    if dict not in map(type, predictions):
-        return [getattr(p, alias or "", None) or lean.NO_ARM for p, alias in zip(predictions, served, strict=True)]
-    return [(alias and lean.arms([p], alias)[0]) or lean.NO_ARM for p, alias in zip(predictions, served, strict=True)]
 
 
 def _fits(value: Any, type_name: str) -> bool:
@@ -338,6 +233,3 @@ def _fits(value: Any, type_name: str) -> bool:
     if type_name == "int":
         return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
     return isinstance(value, bool if type_name == "bool" else str)
-
-
-__all__ = ["Batch", "Fault", "Made", "PipelineRows", "Row", "Rows", "decoded", "from_base64"]

@@ -13,7 +13,8 @@ from headrace.infra.bus import Message
 from headrace.schemas.codec import DECODERS, ORIGIN, PREFIX, VERSION, header
 from headrace.schemas.record import Record
 from headrace.services.recorder import control_rows
-from headrace.services.recorder.rows import Batch, Fault, Made, PipelineRows, decoded
+from headrace.services.recorder.batch import Batch, Fault, Made, decoded
+from headrace.services.recorder.rows import PipelineRows
 from headrace.services.recorder.store import Position
 
 MARKER = f"{PREFIX}PipelineReleased{VERSION}".encode()

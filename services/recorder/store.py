@@ -21,7 +21,8 @@ from headrace.infra.bus import Place
 from headrace.infra.store import StateRefused
 from headrace.schemas.contract import ContractSpec
 from headrace.services.recorder.arrow import arrow_rows
-from headrace.services.recorder.tables import LAYOUT, TABLES, Column, Table, feature_columns, features_table
+from headrace.services.recorder.columns import Column, Table
+from headrace.services.recorder.tables import LAYOUT, TABLES, feature_columns, features_table
 from headrace.services.recorder.views import VIEWS, View, comments, examples_view, literal, quoted, training_view
 
 READERS_S = 5.0  # how long a commit without memory waits for interrupted queries to end
@@ -126,7 +127,8 @@ class Store:
                 self._write(parts)
         except duckdb.Error as error:
             raise StoreRefused(
-                f"{self.path}: a commit failed ({error}). Nothing of it is stored; the recorder goes on there when it starts again."
+                f"{self.path}: a commit failed ({error}). Nothing of it is stored; "
+                "the recorder goes on there when it starts again."
             ) from error
 
     def add_pipeline(self, pipeline: str, contracts: list[ContractSpec]) -> None:
@@ -155,7 +157,8 @@ class Store:
         known = {name for (name,) in self.connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
         if known and ("meta" not in known or self._layout() != LAYOUT):
             raise StoreRefused(
-                f"{self.path} is no store of layout {LAYOUT}. Move it aside: the recorder then makes a new one from the log."
+                f"{self.path} is no store of layout {LAYOUT}. Move it aside: "
+                "the recorder then makes a new one from the log."
             )
         with self._transaction():
             for table in self.tables.values():
@@ -202,7 +205,7 @@ class Store:
         deadline = time.monotonic() + READERS_S
         while self._readers and time.monotonic() < deadline:
             for cursor in list(self._readers):
-                cursor.interrupt()
+                interrupt(cursor)
             time.sleep(0.01)
 
     def _insert(self, table: Table, batch: Any) -> None:
@@ -228,6 +231,12 @@ class Store:
                 self.connection.execute("ROLLBACK")
             raise
         self.connection.execute("COMMIT")
+
+
+def interrupt(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Stop what the cursor does, if it still does something."""
+    with contextlib.suppress(duckdb.Error):
+        cursor.interrupt()
 
 
 def _connect(path: Path | None, memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headrace.schemas.contract import ContractSpec
-from headrace.services.recorder.tables import EXAMPLE, PIPELINE, TABLES, TRAINING, Column, Table, identifier
+from headrace.services.recorder.columns import PIPELINE, Column, Table
+from headrace.services.recorder.data_tables import EXAMPLE, TRAINING
+from headrace.services.recorder.tables import TABLES, identifier
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,15 @@ MODELS = View(
     SELECT h.pipeline, h.version, arg_min(h.run, h.log_offset) AS run, arg_min(h.release, h.log_offset) AS release,
         min(h.known_at) AS since, arg_min(h.uri, h.log_offset) AS uri,
         arg_min(h.snapshot_offset, h.log_offset) AS snapshot_offset, arg_min(h.reason, h.log_offset) AS reason,
-        coalesce(any_value(a.aliases), []) AS aliases, any_value(t.trigger) AS trigger, any_value(t.n_labels) AS n_labels
+        coalesce(any_value(a.aliases), []) AS aliases, any_value(t.trigger) AS trigger,
+        any_value(t.n_labels) AS n_labels
     FROM alias_history h
-    LEFT JOIN (SELECT pipeline, version, list_sort(list(alias)) AS aliases FROM aliases GROUP BY ALL) a USING (pipeline, version)
-    LEFT JOIN (SELECT pipeline, run, any_value(trigger) AS trigger, max(n_labels) AS n_labels FROM trainings GROUP BY ALL) t
-        ON t.pipeline = h.pipeline AND t.run = h.run
+    LEFT JOIN (
+        SELECT pipeline, version, list_sort(list(alias)) AS aliases FROM aliases GROUP BY ALL
+    ) a USING (pipeline, version)
+    LEFT JOIN (
+        SELECT pipeline, run, any_value(trigger) AS trigger, max(n_labels) AS n_labels FROM trainings GROUP BY ALL
+    ) t ON t.pipeline = h.pipeline AND t.run = h.run
     GROUP BY h.pipeline, h.version
 """,
     (
@@ -98,7 +104,8 @@ TRAININGS = View(
         FROM run_events WHERE request IS NOT NULL GROUP BY pipeline, request
     ) r
     LEFT JOIN (
-        SELECT pipeline, run, min(known_at) AS ended_at, any_value(end_offset) AS end_offset, any_value(reason) AS reason
+        SELECT pipeline, run, min(known_at) AS ended_at, any_value(end_offset) AS end_offset,
+            any_value(reason) AS reason
         FROM run_events WHERE event = 'RunEnded' GROUP BY pipeline, run
     ) e ON e.pipeline = r.pipeline AND e.run = r.run
 """,
@@ -140,8 +147,7 @@ SCORED_PREDICTIONS = View(
     "scored_predictions",
     "predictions of every arm with the label that came",
     """
-    SELECT p.*, l.label, l.label_value, CASE WHEN l.error IS NULL AND p.prediction IS NOT NULL THEN p.prediction = l.label END
-        AS correct, l.labelled_at, l.label_delay_s
+    SELECT p.*, l.label, l.label_value, p.prediction = l.label AS correct, l.labelled_at, l.label_delay_s
     FROM predictions p JOIN labelled_examples l USING (pipeline, origin_partition, origin_offset)
 """,
     (Column("correct", "", "whether this arm's class is the label"),),
@@ -152,7 +158,8 @@ WAITING_LABELS = View(
     "labels that met no example: too early, or with an id nobody published",
     """
     SELECT * FROM labels l WHERE NOT EXISTS (
-        FROM labelled_examples e WHERE e.pipeline = l.pipeline AND e.id = l.id AND e.entity IS NOT DISTINCT FROM l.entity
+        FROM labelled_examples e
+        WHERE e.pipeline = l.pipeline AND e.id = l.id AND e.entity IS NOT DISTINCT FROM l.entity
     )
 """,
     (),
@@ -201,8 +208,9 @@ PIPELINES = View(
     """
     SELECT r.*, e.retired_at
     FROM (FROM releases QUALIFY row_number() OVER (PARTITION BY pipeline ORDER BY release DESC) = 1) r
-    LEFT JOIN (SELECT pipeline, min(known_at) AS retired_at FROM events WHERE event = 'PipelineRetired' GROUP BY pipeline) e
-        USING (pipeline)
+    LEFT JOIN (
+        SELECT pipeline, min(known_at) AS retired_at FROM events WHERE event = 'PipelineRetired' GROUP BY pipeline
+    ) e USING (pipeline)
 """,
     (Column("retired_at", "", "when it ended; NULL while it lives"),),
 )
@@ -247,9 +255,10 @@ def training_view(pipeline: str, table: Table, contract: ContractSpec) -> View:
     return View(
         f"training_{identifier(pipeline)}",
         f"labelled examples of {pipeline}: features, label, what was served",
-        f"SELECT f.id, f.entity, f.event_time, f.known_at, f.release{features}, {label} AS label, l.prediction, l.score, "
-        f"l.correct, l.label_delay_s, l.log_offset AS learned_offset FROM {quoted(table.name)} f JOIN labelled_examples l "
-        f"ON l.pipeline = {literal(pipeline)} AND l.origin_partition = f.origin_partition AND l.origin_offset = f.origin_offset",
+        f"SELECT f.id, f.entity, f.event_time, f.known_at, f.release{features}, {label} AS label, l.prediction, "
+        f"l.score, l.correct, l.label_delay_s, l.log_offset AS learned_offset "
+        f"FROM {quoted(table.name)} f JOIN labelled_examples l ON l.pipeline = {literal(pipeline)} "
+        f"AND l.origin_partition = f.origin_partition AND l.origin_offset = f.origin_offset",
         (*table.columns, *TRAINING),
     )
 

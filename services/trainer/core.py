@@ -18,7 +18,7 @@ from headrace.schemas.control import RunStarted, TrainingCompleted
 from headrace.schemas.record import Emit, Record
 from headrace.schemas.stream import ExampleLabelled, Features, Label, StreamEvent
 from headrace.services.trainer.progress import Progress
-from headrace.verbs import Answer, FeatureMissing, Learn, project, verbs
+from headrace.verbs import FeatureMissing, Train, project, test_then_train
 
 RECENT = 200  # inputs kept for the quick checks
 
@@ -80,11 +80,11 @@ class State:
     progress: Progress = field(default_factory=Progress)
     recent: deque[Features] = field(default_factory=lambda: deque(maxlen=RECENT))
 
-    _verbs = None  # bound to the model; never saved
+    _train = None  # bound to the model; never saved
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what is bound to the model."""
-        return {name: value for name, value in vars(self).items() if name != "_verbs"}
+        return {name: value for name, value in vars(self).items() if name != "_train"}
 
 
 def begin(world: World) -> State:
@@ -92,12 +92,13 @@ def begin(world: World) -> State:
     return State(model=world.recipe(world.started.seed))
 
 
-def bind(state: State, world: World) -> tuple[Answer, Learn]:
-    """How the run's model answers and learns."""
+def bind(state: State, world: World) -> Train:
+    """How the run's model answers and then learns."""
     if state.model is None:
         state.model = world.recipe(world.started.seed)
-    state._verbs = verbs(state.model, world.label, world.has_probabilities)  # type: ignore[assignment]
-    return state._verbs  # type: ignore[return-value]
+    train = test_then_train(state.model, world.label, world.has_probabilities)
+    state._train = train  # type: ignore[assignment]
+    return train
 
 
 def step(state: State, record: Record, world: World) -> list[Emit]:
@@ -105,7 +106,7 @@ def step(state: State, record: Record, world: World) -> list[Emit]:
     event = record.event
     if not isinstance(event, LEARNED):
         return []
-    answer, learn = state._verbs or bind(state, world)
+    train = state._train or bind(state, world)
     excluded = world.started.excluded
     if (excluded or state.skipped) and _is_left_out(record.offset, excluded, state.skipped):
         return []
@@ -116,16 +117,9 @@ def step(state: State, record: Record, world: World) -> list[Emit]:
         except FeatureMissing:
             state.unusable += 1
             return []
-    try:
-        value = answer(features)
-    except MemoryError:
-        raise
-    except Exception:
-        state.progress.failed += 1
-    else:
-        if value is not None:
-            state.progress.score(value, label)
-    learn(features, label)
+    value = train(features, label)
+    if value is not None:
+        state.progress.score(value, label)
     state.n_learned += 1
     state.recent.append(features)
     if is_complete_at(state.n_learned, world.started.end_at_labels):

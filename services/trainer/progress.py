@@ -24,7 +24,6 @@ class Progress:
     hits: int = 0
     loss: float = 0.0
     square: float = 0.0
-    failed: int = 0
 
     def score(self, value: Any, label: Label) -> None:
         """Take in one answer and its label."""

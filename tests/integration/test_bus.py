@@ -559,6 +559,7 @@ def test_what_a_callback_raises_comes_out_of_poll(side, until):
     consumer.subscribe([topic])
     with pytest.raises(LookupError, match="no state"):
         until(lambda: consumer.poll(50, 0.02) and pytest.fail("a record came without an assignment"))
+    consumer.close()
 
 
 # no broker

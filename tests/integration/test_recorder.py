@@ -13,7 +13,9 @@ import duckdb
 import pytest
 
 from headrace.infra import create_topics
+from headrace.infra.local_broker import free_port
 from headrace.infra.memory_bus import MemoryBus
+from headrace.infra.query_client import QueryFailed, StoreUnreachable, ask
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
 from headrace.schemas.control import (
@@ -40,6 +42,7 @@ from headrace.schemas.stream import (
     RecordRejected,
 )
 from headrace.schemas.topics import TOPICS, full_name
+from headrace.services.recorder import export
 from headrace.services.recorder.export import Exporter, read_current, thin
 from headrace.services.recorder.recorder import CONTROL_TOPICS, DATA_TOPICS, NOT_READ, SNAPSHOTS, Recorder
 from headrace.services.recorder.store import Store, StoreRefused
@@ -615,6 +618,32 @@ def test_a_snapshot_is_whole_announced_and_read_by_another_process_while_the_rec
     assert announced[1].offsets == last["offsets"]
 
 
+def test_all_tables_of_a_snapshot_are_of_one_moment(tmp_path, monkeypatch):
+    world = World(MemoryBus())
+    world.pipeline()
+    world.example(0, label=True)
+    store = Store(tmp_path / "s.duckdb")
+    recorder = Recorder(world.bus, store)
+    recorder.tick()
+    recorder.tick()
+    recorder.commit()
+    write_table, numbers = export._write_table, iter(range(1, 1_000))
+
+    def while_more_comes(cursor, table, path):
+        world.example(next(numbers), label=True)
+        recorder.tick()
+        recorder.commit()
+        return write_table(cursor, table, path)
+
+    monkeypatch.setattr(export, "_write_table", while_more_comes)
+    snapshot = export.write_snapshot(store, tmp_path / "snapshots", 1_000)
+    written = {table.name: table.rows for table in snapshot.tables}
+    assert {written[name] for name in ("features_rainfall", "predictions", "labelled_examples")} == {1}
+    assert snapshot.offsets["rainfall.predictions/0"] == 1
+    assert rows(recorder, "SELECT count(*) > 10 FROM predictions") == [(True,)]
+    recorder.close()
+
+
 def test_a_snapshot_in_the_background_comes_at_its_time_and_holds_up_nobody(tmp_path, until):
     world = World(MemoryBus())
     world.pipeline()
@@ -675,3 +704,48 @@ def test_every_topic_meant_for_the_recorder_is_read_or_has_a_reason_not_to_be():
     assert meant <= read | set(NOT_READ)
     assert not read & set(NOT_READ)
     assert all(TOPICS[name].decides for name, why in NOT_READ.items() if "control-log" in why)
+
+
+# --- the process ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.kafka
+def test_the_process_answers_survives_kill_9_and_stops_clean(kafka, kafka_bus, namespace, tmp_path, until):
+    world = World(kafka_bus, namespace)
+    world.pipeline()
+    for number in range(100):
+        world.example(number, label=True)
+    world.flush()
+    port = free_port()
+    environment = os.environ | {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "HEADRACE_NAMESPACE": namespace,
+        "HEADRACE_HOME": str(tmp_path),
+        "HEADRACE_ARTIFACT_KEY": "k" * 32,
+        "HEADRACE_QUERY_PORT": str(port),
+        "HEADRACE_QUERY_TOKEN": "secret",
+    }
+
+    def start():
+        return subprocess.Popen([sys.executable, "-m", "headrace.services.recorder"], env=environment, cwd=tmp_path)
+
+    def stored():
+        try:
+            return ask(f"http://127.0.0.1:{port}", "SELECT count(*) FROM training_rainfall", token="secret").rows[0][0]
+        except (StoreUnreachable, QueryFailed):  # not up yet, or the release is not read yet
+            return 0
+
+    process = start()
+    until(lambda: stored() == 100, says="100 rows in the store")
+    for number in range(100, 200):
+        world.example(number, label=True)
+    process.kill()
+    process.wait()
+    world.flush()
+    process = start()
+    until(lambda: stored() == 200, says="200 rows in the store")
+    process.terminate()
+    assert process.wait(timeout=20) == 0
+    manifest = read_current(tmp_path / "store" / "snapshots")
+    assert {table["name"]: table["rows"] for table in manifest["tables"]}["labelled_examples"] == 200
+    assert [event.snapshot for event in published(kafka_bus, namespace)] == [manifest["snapshot"]]

@@ -35,6 +35,13 @@ class OwnModel(linear_model.LogisticRegression):
         super().learn_one(x, not y, w)
 
 
+class Silent(linear_model.LogisticRegression):
+    """A model that cannot predict."""
+
+    def predict_proba_one(self, x):
+        raise RuntimeError
+
+
 def scaler():
     return preprocessing.StandardScaler()
 
@@ -108,18 +115,23 @@ def rows(n, regression=False):
 
 
 def compare(make, verb, data):
-    plain, quick = make(), make()
+    plain, quick, once = make(), make(), make()
     predict, learn = fast_path.fast(quick, verb)
+    train = fast_path.fast_test_then_train(once, verb)
     for number, (x, y) in enumerate(data):
         given = dict(x)
-        assert repr(predict(x)) == repr(getattr(plain, verb)(x)), f"answer {number}"
+        expected = repr(getattr(plain, verb)(x))
+        assert repr(predict(x)) == expected, f"answer {number}"
         learn(x, y)
+        assert repr(train(x, y)) == expected, f"answer {number} in one call"
         plain.learn_one(dict(x), y)
         assert x == given
         if number == len(data) // 2:  # saved and loaded half way
             quick = model_bytes.loads(model_bytes.dumps(quick))
             predict, learn = fast_path.fast(quick, verb)
-    assert model_bytes.digest(quick) == model_bytes.digest(plain)
+            once = model_bytes.loads(model_bytes.dumps(once))
+            train = fast_path.fast_test_then_train(once, verb)
+    assert model_bytes.digest(quick) == model_bytes.digest(once) == model_bytes.digest(plain)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -133,6 +145,17 @@ def test_a_classifier_answers_and_learns_as_river_does(name, verb):
 @pytest.mark.parametrize("name", REGRESSORS)
 def test_a_regressor_answers_and_learns_as_river_does(name):
     compare(REGRESSORS[name], "predict_one", list(rows(400, regression=True)))
+
+
+@pytest.mark.parametrize("make", [lambda: scaler() | Silent(), lambda: Silent()], ids=["scaled", "alone"])
+def test_a_predict_that_raises_does_not_keep_it_from_learning(make):
+    model = make()
+    train = fast_path.fast_test_then_train(model)
+    assert [train({"a": 1.0}, True), train({"a": 2.0}, False)] == [None, None]
+    plain = make()
+    plain.learn_one({"a": 1.0}, True)
+    plain.learn_one({"a": 2.0}, False)
+    assert model_bytes.digest(model) == model_bytes.digest(plain)
 
 
 @pytest.mark.parametrize("value", [float("inf"), 1e308, -1e308, float("nan"), 0.0, 10**400])

@@ -28,10 +28,12 @@ from headrace.schemas.stream import (
     RecordRejected,
     Tick,
 )
-from headrace.services.recorder.rows import Made, PipelineRows
+from headrace.services.recorder.batch import Made
+from headrace.services.recorder.data_tables import EXAMPLE, TRAINING
+from headrace.services.recorder.rows import PipelineRows
 from headrace.services.recorder.source import Source
 from headrace.services.recorder.store import Position
-from headrace.services.recorder.tables import EXAMPLE, TABLES, TRAINING, feature_columns, features_table
+from headrace.services.recorder.tables import TABLES, feature_columns, features_table
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SOURCE = "/predictor/rainfall/1f3a9c2e/0"
@@ -231,6 +233,12 @@ def test_an_alias_that_we_do_not_know_is_a_row_like_any_other():
     found, faults, _ = recorded(events)
     assert faults == []
     assert Counter(row["alias"] for row in found["predictions"]) == {"champion": 1, "canary": 1}
+    for name in ("__class__", "champion.run", "", "__struct_fields__"):
+        event = prediction(alias=name, served=name)
+        found, faults, _ = recorded([message(prediction(), 0), message(event, 1), message(labelled(True), 2)])
+        assert (faults, len(found["predictions"])) == ([], 2)
+        found, faults, _ = recorded([message(labelled(True, served=name), 0)])
+        assert (faults, found["labelled_examples"][0]["version"]) == ([], None)
     found, _, _ = recorded([message(labelled(True, alias="canary", served="canary"))])
     assert (found["labelled_examples"][0]["served"], found["labelled_examples"][0]["correct"]) == ("canary", True)
 
@@ -311,31 +319,46 @@ def test_each_metric_is_a_row_and_nan_is_no_json():
 
 # --- poison -----------------------------------------------------------------------------------------------
 
-BODIES = st.one_of(
-    st.binary(max_size=60),
-    st.recursive(
-        st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats() | st.text(max_size=8),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-        max_leaves=8,
-    ).map(lambda value: json.dumps(value).encode()),
-    st.tuples(
-        st.sampled_from(["id", "time", "features", "predictions", "origin", "release", "served", "epoch"]),
-        st.none() | st.integers(-(2**80), 2**80) | st.text(max_size=5) | st.just({"a": {"b": [1]}}),
-    ).map(lambda change: json.dumps({**msgspec.to_builtins(prediction()), change[0]: change[1]}).encode()),
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(
+    ["id", "time", "features", "predictions", "origin", "release", "served", "epoch", "label", "mean"]
+)
+ARMS = st.dictionaries(
+    st.sampled_from(["champion", "challenger", "__class__", ""]),
+    ANYTHING.map(lambda value: {"run": "r", "learned_to": 1, "version": 1, "value": value}),
 )
 
 
-@settings(max_examples=200, deadline=None)
+def changed(event, field, value):
+    """The event's JSON with one field, here or one level down, replaced."""
+    whole = msgspec.to_builtins(event)
+    (whole["prediction"] if field in whole.get("prediction", ()) else whole)[field] = value
+    return json.dumps(whole).encode()
+
+
+@settings(max_examples=300, deadline=None)
 @given(
-    bodies=st.lists(BODIES, max_size=6),
-    kind=st.sampled_from([prediction(), labelled(True), LabelArrived(id="1", time=NOON, label=1)]),
-    known_ms=st.sampled_from([1_000, -1, 2**62]),
+    st.data(),
+    st.sampled_from([prediction(), labelled(True), LabelArrived(id="1", time=NOON, label=True)]),
+    st.sampled_from(["bool", "classes", "str", "float"]),
+    st.sampled_from([1_000, -1, 2**62]),
 )
-def test_poison_costs_its_own_row_and_no_other(bodies, kind, known_ms):
-    messages = [message(kind, 0)]
-    messages += [message(kind, 1 + n, body=body, known_ms=known_ms) for n, body in enumerate(bodies)]
-    messages.append(message(kind, 100))
-    found, faults, _ = recorded(messages)
+def test_poison_costs_its_own_row_and_no_other(data, event, label_type, known_ms):
+    one = st.one_of(
+        st.binary(max_size=60),
+        ANYTHING.map(lambda value: json.dumps(value).encode()),
+        st.tuples(FIELDS, ANYTHING).map(lambda change: changed(event, *change)),
+        ARMS.map(lambda arms: changed(event, "predictions", arms)),
+    )
+    bodies = data.draw(st.lists(one, max_size=6))
+    messages = [message(event, 0)]
+    messages += [message(event, 1 + n, body=body, known_ms=known_ms) for n, body in enumerate(bodies)]
+    messages.append(message(event, 100))
+    found, faults, _ = recorded(messages, contract(label_type))
     (main,) = [name for name in found if name in ("features_rainfall", "labelled_examples", "labels")]
     offsets = {row["log_offset"] for row in found[main]}
     assert {0, 100} <= offsets
