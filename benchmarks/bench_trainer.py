@@ -148,6 +148,7 @@ def train(bus: Bus, data: list[Row]) -> Cost:
                 _sequence_run(plant)
                 copied = 1
         plant.say("<p>.labelled-examples", *events, source="/joiner/bench/0/0")
+        del events
         cpu, wall = process_time(), perf_counter()
         while next(iter(lockstep.counts().values()))["offset"] < len(data):
             lockstep.tick(0.05)

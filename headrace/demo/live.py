@@ -29,9 +29,15 @@ def watch_live(
     follower = Follower(bus, namespace, [full_name(name, PIPELINE, namespace) for name in WATCHED])
     for record in follower.read_to_end():
         seen.see(record, time.time() * 1000)
-    bar = Progress(TextColumn("{task.description}"), BarColumn(40), TextColumn("{task.completed:,}/{task.total:,} rows"),
-                   TimeRemainingColumn())
-    task = bar.add_task(f"{PIPELINE} at {f'{choices.rate:g} rows/s' if choices.rate else 'full speed'}", total=choices.rows)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(40),
+        TextColumn("{task.completed:,}/{task.total:,} rows"),
+        TimeRemainingColumn(),
+    )
+    task = bar.add_task(
+        f"{PIPELINE} at {f'{choices.rate:g} rows/s' if choices.rate else 'full speed'}", total=choices.rows
+    )
     publisher.start()
     moved = time.monotonic()
     plain = not say.is_terminal
@@ -78,18 +84,38 @@ def table(seen: Observed) -> Table:
     accuracy = seen.accuracy()
     newest = seen.versions[-1] if seen.versions else None
     rows = [
-        ("rainfall.predictions", seen.counts["predictions"],
-         f"{seen.counts['served']:,} served; p50 {_ms(seen.prediction_delay_ms, 0.5)} after publish"),
-        ("rainfall.labelled-examples", seen.counts["labelled"],
-         f"accuracy {accuracy:.3f} over the last {min(500, len(seen.recent))} rows" if accuracy is not None
-         else "no model serves yet"),
-        ("rainfall.data-rejected", seen.counts["rejected"], ", ".join(sorted({r["code"] for r in seen.rejects})) or "-"),
-        ("rainfall.snapshots", seen.revisions,
-         f"{len(seen.revisions_served):,} revisions served; p50 {_ms(seen.served_delay_ms, 0.5)} from label to served model"),
-        ("model-validations", len(seen.verdicts),
-         f"{seen.verdicts[-1]['stage']}: {seen.verdicts[-1]['verdict']}" if seen.verdicts else "-"),
-        ("model-updates", len(seen.versions),
-         f"{newest['alias']} is version {newest['version']}" if newest else "no champion yet"),
+        (
+            "rainfall.predictions",
+            seen.counts["predictions"],
+            f"{seen.counts['served']:,} served; p50 {_ms(seen.prediction_delay_ms, 0.5)} after publish",
+        ),
+        (
+            "rainfall.labelled-examples",
+            seen.counts["labelled"],
+            f"accuracy {accuracy:.3f} over the last {min(500, len(seen.recent))} rows"
+            if accuracy is not None
+            else "no model serves yet",
+        ),
+        (
+            "rainfall.data-rejected",
+            seen.counts["rejected"],
+            ", ".join(sorted({r["code"] for r in seen.rejects})) or "-",
+        ),
+        (
+            "rainfall.snapshots",
+            seen.revisions,
+            f"{len(seen.revisions_served):,} served; p50 {_ms(seen.served_delay_ms, 0.5)} from label to served model",
+        ),
+        (
+            "model-validations",
+            len(seen.verdicts),
+            f"{seen.verdicts[-1]['stage']}: {seen.verdicts[-1]['verdict']}" if seen.verdicts else "-",
+        ),
+        (
+            "model-updates",
+            len(seen.versions),
+            f"{newest['alias']} is version {newest['version']}" if newest else "no champion yet",
+        ),
     ]
     for name, count, says in rows:
         grid.add_row(name, f"{count:,}", says)

@@ -104,8 +104,14 @@ def _rejected(seen: Observed, event: RecordRejected, record: Record, now_ms: flo
     seen.counts["rejected"] += 1
     for problem in event.problems:
         seen.rejects.append(
-            {"id": event.id, "code": problem.code, "message": problem.message, "offset": event.offset,
-             "partition": event.partition, "topic": event.topic}
+            {
+                "id": event.id,
+                "code": problem.code,
+                "message": problem.message,
+                "offset": event.offset,
+                "partition": event.partition,
+                "topic": event.topic,
+            }
         )
     seen.events.append(f"rejected {event.id}: {'; '.join(problem.message for problem in event.problems)}")
 
@@ -115,17 +121,28 @@ def _label(seen: Observed, event: LabelArrived, record: Record, now_ms: float) -
 
 
 def _updated(seen: Observed, event: ModelUpdated, record: Record, now_ms: float) -> None:
-    seen.versions.append({"alias": event.alias, "version": event.version, "run": event.run, "reason": event.reason,
-                          "snapshot_offset": event.snapshot_offset})
+    seen.versions.append(
+        {
+            "alias": event.alias,
+            "version": event.version,
+            "run": event.run,
+            "reason": event.reason,
+            "snapshot_offset": event.snapshot_offset,
+        }
+    )
     seen.events.append(f"{event.alias} is version {event.version}: {event.reason}")
 
 
 def _validated(seen: Observed, event: ModelValidated, record: Record, now_ms: float) -> None:
     seen.verdicts.append(event.model_dump(mode="json"))
-    failed = [f"{c.name} {c.value:.3f} against {c.limit:.3f}" for c in event.checks
-              if c.verdict != "pass" and c.value is not None and c.limit is not None]
+    failed = [
+        f"{c.name} {c.value:.3f} against {c.limit:.3f}"
+        for c in event.checks
+        if c.verdict != "pass" and c.value is not None and c.limit is not None
+    ]
     seen.events.append(
-        f"{event.stage} gate at {event.n_labels} labels: {event.verdict}{' (' + '; '.join(failed) + ')' if failed else ''}"
+        f"{event.stage} gate at {event.n_labels} labels: {event.verdict}"
+        + (f" ({'; '.join(failed)})" if failed else "")
     )
 
 
@@ -138,6 +155,12 @@ def _released(seen: Observed, event: PipelineReleased, record: Record, now_ms: f
 
 
 _SEERS: dict[type, Callable[..., None]] = {
-    PredictionMade: _prediction, ExampleLabelled: _labelled, RecordRejected: _rejected, LabelArrived: _label,
-    ModelUpdated: _updated, ModelValidated: _validated, SnapshotTaken: _snapshot, PipelineReleased: _released,
+    PredictionMade: _prediction,
+    ExampleLabelled: _labelled,
+    RecordRejected: _rejected,
+    LabelArrived: _label,
+    ModelUpdated: _updated,
+    ModelValidated: _validated,
+    SnapshotTaken: _snapshot,
+    PipelineReleased: _released,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,18 +15,35 @@ from headrace.demo.live import quantile
 from headrace.demo.observe import BUCKET_ROWS, Observed
 
 ROTATION = (
-    "From row 12,000 on each column of this published file holds its right neighbour's values (dew_point holds pressure, and so "
-    "on): a broken column mapping, not climate. An online model recovers in part by itself; the cure is to mend the mapping."
+    "From row 12,000 on each column of this published file holds its right neighbour's values (dew_point holds "
+    "pressure, and so on): a broken column mapping, not climate. An online model recovers in part by itself; the cure "
+    "is to mend the mapping."
 )
 QUESTIONS = (
-    ("How often was the served model right, and what was never served?",
-     "SELECT served IS NOT NULL AS served, count(*) AS rows, round(avg(correct::INT), 4) AS accuracy, "
-     "round(median(label_delay_s), 3) AS median_label_delay_s FROM labelled_examples GROUP BY ALL ORDER BY ALL"),
-    ("What was rejected, where does it stand, and why?",
-     "SELECT id, topic, partition, \"offset\", code, message FROM rejects ORDER BY \"offset\""),
-    ("Which gates were passed, on what evidence?",
-     "SELECT stage, verdict, n_labels, c.name AS \"check\", round(c.value, 4) AS value, round(c.\"limit\", 4) AS \"limit\" "
-     "FROM (SELECT stage, verdict, n_labels, known_at, unnest(checks) AS c FROM validations) ORDER BY known_at, c.name"),
+    (
+        "How often was the served model right, and what was never served?",
+        "SELECT served IS NOT NULL AS served, count(*) AS rows, round(avg(correct::INT), 4) AS accuracy, "
+        "round(median(label_delay_s), 3) AS median_label_delay_s FROM labelled_examples GROUP BY ALL ORDER BY ALL",
+    ),
+    (
+        "What was rejected, where does it stand, and why?",
+        'SELECT id, topic, partition, "offset", code, message FROM rejects ORDER BY "offset"',
+    ),
+    (
+        "Which gates were passed, on what evidence?",
+        'SELECT stage, verdict, n_labels, c.name AS "check", round(c.value, 4) AS value, '
+        'round(c."limit", 4) AS "limit" '
+        "FROM (SELECT stage, verdict, n_labels, known_at, unnest(checks) AS c FROM validations) "
+        "ORDER BY known_at, c.name",
+    ),
+)
+
+EXAMPLE = "headrace/examples/rainfall"
+NEXT = (
+    ("at full speed", "demo --rate max    (rows are then served by an older model: honest, but another story)"),
+    ("labels 50 rows late", "demo --label-delay 50"),
+    ("the same without Kafka", f"try {EXAMPLE}.py {EXAMPLE}.csv.xz --label rain"),
+    ("your own stream", "init mine --csv FILE.csv --label COLUMN"),
 )
 
 
@@ -45,8 +63,14 @@ def make_report(
         "verdicts": seen.verdicts,
         "revisions_taken": seen.revisions,
         "revisions_served": len(seen.revisions_served),
-        "publish_to_prediction_ms": {"p50": quantile(seen.prediction_delay_ms, 0.5), "p99": quantile(seen.prediction_delay_ms, 0.99)},
-        "label_to_served_model_ms": {"p50": quantile(seen.served_delay_ms, 0.5), "p99": quantile(seen.served_delay_ms, 0.99)},
+        "publish_to_prediction_ms": {
+            "p50": quantile(seen.prediction_delay_ms, 0.5),
+            "p99": quantile(seen.prediction_delay_ms, 0.99),
+        },
+        "label_to_served_model_ms": {
+            "p50": quantile(seen.served_delay_ms, 0.5),
+            "p99": quantile(seen.served_delay_ms, 0.99),
+        },
         "rows_per_s": round(progress.published / published_s, 1),
         "seconds": round(seconds, 1),
         "answers": answers(settings, seen),
@@ -61,11 +85,15 @@ def accuracy_rows(seen: Observed) -> list[dict[str, Any]]:
     """One row per `BUCKET_ROWS` labelled rows."""
     rows = []
     for number, bucket in enumerate(seen.buckets):
-        rows.append({
-            "from_row": number * BUCKET_ROWS, "rows": bucket.rows, "scored": bucket.scored,
-            **{what: bucket.accuracy(what) for what in ("model", "majority", "last")},
-            "model_age_rows": bucket.age_rows / bucket.scored if bucket.scored else None,
-        })
+        rows.append(
+            {
+                "from_row": number * BUCKET_ROWS,
+                "rows": bucket.rows,
+                "scored": bucket.scored,
+                **{what: bucket.accuracy(what) for what in ("model", "majority", "last")},
+                "model_age_rows": bucket.age_rows / bucket.scored if bucket.scored else None,
+            }
+        )
     return rows
 
 
@@ -95,8 +123,10 @@ def show(report: dict[str, Any], seen: Observed, choices: Any, say: Console) -> 
         f"{report['joined']:,} joined and learned, {rejected} rejected."
     )
     for reject in report["rejected"]:
-        say.print(f"  rejected {reject['id']} ({reject['topic']} partition {reject['partition']} offset {reject['offset']}): "
-                  f"{reject['message']}")
+        say.print(
+            f"  rejected {reject['id']} ({reject['topic']} partition {reject['partition']} offset {reject['offset']}): "
+            f"{reject['message']}"
+        )
     for code, count in Counter(reject["code"] for reject in report["rejected"]).items():
         say.print(f"  reason {code}: {count}")
     say.print(accuracy_table(report["accuracy"]))
@@ -105,32 +135,46 @@ def show(report: dict[str, Any], seen: Observed, choices: Any, say: Console) -> 
     for version in report["versions"]:
         say.print(f"{version['alias']} → version {version['version']}: {version['reason']}")
     say.print(f"{report['revisions_taken']:,} revisions taken, {report['revisions_served']:,} of them served.")
-    for title, name in (("publish → prediction visible", "publish_to_prediction_ms"), ("label → served model", "label_to_served_model_ms")):
+    for title, name in (
+        ("publish → prediction visible", "publish_to_prediction_ms"),
+        ("label → served model", "label_to_served_model_ms"),
+    ):
         delay = report[name]
         if delay["p50"] is not None:
             say.print(f"{title}: p50 {delay['p50']:.0f} ms, p99 {delay['p99']:.0f} ms")
     pace = "as fast as it went" if choices.rate is None else f"at {choices.rate:g} rows/s, so that revisions keep up"
-    say.print(f"Published {pace}: {report['rows_per_s']:,} rows/s (each an example and a label); {report['seconds']} s in all.")
+    rate = f"{report['rows_per_s']:,} rows/s (each an example and a label)"
+    say.print(f"Published {pace}: {rate}; {report['seconds']} s in all.")
     say.rule("[bold]Three questions, answered by SQL on DuckDB")
     for answer in report["answers"]:
-        grid = Table(*[str(column) for column in answer["columns"]], title=answer["question"], title_justify="left", box=None,
-                     header_style="bold", title_style="italic")
+        grid = Table(
+            *[str(column) for column in answer["columns"]],
+            title=answer["question"],
+            title_justify="left",
+            box=None,
+            header_style="bold",
+            title_style="italic",
+        )
         for row in answer["rows"][:12]:
             grid.add_row(*["-" if cell is None else str(cell) for cell in row])
         say.print(grid)
     say.rule("[bold]What to try next")
     if report["plot"]:
-        say.print(f"look at the plot:            {report['plot']}")
-    say.print("at full speed:               headrace demo --rate max   (thousands of rows are served by an older model: honest, but another story)")
-    say.print("labels 50 rows late:         headrace demo --label-delay 50")
-    say.print("the same without Kafka:      headrace try headrace/examples/rainfall.py headrace/examples/rainfall.csv.xz --label rain")
-    say.print("your own stream:             headrace init mine --csv FILE.csv --label COLUMN")
+        say.print(f"look at the plot            {report['plot']}")
+    command = "headrace" if shutil.which("headrace") else ".venv/bin/headrace"
+    for what, arguments in NEXT:
+        say.print(f"{what:<28}{command} {arguments}")
 
 
 def accuracy_table(rows: list[dict[str, Any]]) -> Table:
     """Accuracy per 2,000 rows, of the model and of what it must beat."""
-    grid = Table(title="Accuracy, each prediction made before its label was learned", title_justify="left", box=None,
-                 header_style="bold", title_style="italic")
+    grid = Table(
+        title="Accuracy, each prediction made before its label was learned",
+        title_justify="left",
+        box=None,
+        header_style="bold",
+        title_style="italic",
+    )
     for column in ("rows", "scored", "served model", "majority", "no change", "age of the model"):
         grid.add_column(column, justify="right")
     for row in rows:
@@ -174,9 +218,20 @@ def draw(seen: Observed, path: Path) -> bool:
     axes.plot(range(first, first + len(running)), running, label=f"served model, last {window} rows")
     starts = [number * BUCKET_ROWS for number in range(len(seen.buckets))]
     for what, label in (("majority", "majority"), ("last", "no change")):
-        axes.step(starts, [bucket.accuracy(what) or float("nan") for bucket in seen.buckets], where="post", label=label, alpha=0.7)
+        axes.step(
+            starts,
+            [bucket.accuracy(what) or float("nan") for bucket in seen.buckets],
+            where="post",
+            label=label,
+            alpha=0.7,
+        )
     axes.axvline(12_000, color="grey", linestyle=":", label="column mapping breaks in the file")
-    axes.set(xlabel="labelled row", ylabel="accuracy", title="Rain on the day, predicted before the label was known", ylim=(0.4, 1))
+    axes.set(
+        xlabel="labelled row",
+        ylabel="accuracy",
+        title="Rain on the day, predicted before the label was known",
+        ylim=(0.4, 1),
+    )
     axes.legend(loc="lower left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

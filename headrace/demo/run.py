@@ -24,10 +24,18 @@ from headrace.schemas.stream import ExampleArrived, Features, LabelArrived
 from headrace.schemas.topics import full_name
 
 PIPELINE = "rainfall"
+SERVICES_START_S = 90.0  # a slow laptop imports River for half a minute
 DATA_SHA256 = "57e305c4ee2f8b9f2bf3216497a37f76fd12381b3e0e87ed0862d61660308971"
 FIRST_DAY = datetime(1949, 1, 1, tzinfo=UTC)
-WATCHED = ("<p>.predictions", "<p>.labelled-examples", "<p>.data-rejected", "<p>.snapshots", "model-updates",
-           "model-validations", "pipelines")
+WATCHED = (
+    "<p>.predictions",
+    "<p>.labelled-examples",
+    "<p>.data-rejected",
+    "<p>.snapshots",
+    "model-updates",
+    "model-validations",
+    "pipelines",
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,10 @@ def rainfall_rows(limit: int | None = None) -> Iterator[tuple[Features, bool]]:
 def rainfall_source(refresh_s: float) -> bytes:
     """The example pipeline's source, refreshed as often as the demo asks."""
     text = resources.files("headrace.examples").joinpath("rainfall.py").read_text()
-    text = text.replace("from headrace import Contract, Pipeline, Success,", "from headrace import Contract, Pipeline, Rollout, Success,")
+    text = text.replace(
+        "from headrace import Contract, Pipeline, Success,",
+        "from headrace import Contract, Pipeline, Rollout, Success,",
+    )
     return text.replace("success=Success(", f"rollout=Rollout(refresh_s={refresh_s:g}), success=Success(").encode()
 
 
@@ -89,11 +100,12 @@ def events(choices: Choices) -> Iterator[ExampleArrived | LabelArrived]:
 
 def run(choices: Choices, say: Any) -> dict[str, Any]:
     """Run the demo and return its report as data; `say` (rich Console) shows it as it goes."""
+    from headrace.cli.starting import wait_for_services
     from headrace.demo.live import watch_live
     from headrace.demo.report import make_report
     from headrace.infra import supervisor
     from headrace.infra.kafka_bus import KafkaBus
-    from headrace.infra.local_broker import ensure_broker
+    from headrace.infra.local_broker import ensure_broker, running, stop_local_broker
     from headrace.infra.settings import Settings
     from headrace.services import SERVICES
 
@@ -103,18 +115,19 @@ def run(choices: Choices, say: Any) -> dict[str, Any]:
         supervisor.down(home)
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
+    had_broker = bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS")) or running(home.parent) is not None
     bootstrap = ensure_broker(home.parent, say=lambda text: say.print(f"[dim]{text}[/]"))
     namespace = f"demo{int(time.time())}-"
     environment(home, namespace, bootstrap)
     settings = Settings()
     bus = KafkaBus(bootstrap, linger_ms=1)
-    say.print(f"[dim]Starting {len(SERVICES)} services (topics begin with {namespace!r}; state and logs in {choices.home})[/]")
+    say.print(
+        f"[dim]Starting {len(SERVICES)} services (topics begin with {namespace!r}; state and logs in {choices.home})[/]"
+    )
     prepare_topics(bus, namespace)
     supervisor.up(home)
     try:
-        missing = supervisor.wait_ready(home, tuple(SERVICES))
-        if missing:
-            raise RuntimeError(f"{', '.join(missing)} did not start; read {choices.home}/logs/{missing[0]}.log")
+        wait_for_services(home, tuple(SERVICES), SERVICES_START_S)
         say.print(f"[dim]Services are up after {time.monotonic() - began:.1f} s[/]")
         release_rainfall(settings, bus, choices)
         progress, seen = Progress(), Observed()
@@ -128,19 +141,26 @@ def run(choices: Choices, say: Any) -> dict[str, Any]:
             say.print("[dim]Stopping the services[/]")
             supervisor.down(home)
         bus.close()
+        if not had_broker and not choices.keep:
+            stop_local_broker(home.parent)
     return report
 
 
 def environment(home: Path, namespace: str, bootstrap: str) -> None:
     """Settings of the services that the demo starts, as environment variables of this process and its children."""
+    from headrace.infra.local_broker import free_port
     from headrace.infra.settings import make_key
 
     for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
         if name != "HEADRACE_DEBUG":
             del os.environ[name]
     os.environ |= {
-        "KAFKA_BOOTSTRAP_SERVERS": bootstrap, "HEADRACE_HOME": str(home), "HEADRACE_NAMESPACE": namespace,
-        "HEADRACE_INSTANCE": "demo", "HEADRACE_ARTIFACT_KEY": make_key(home),
+        "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+        "HEADRACE_HOME": str(home),
+        "HEADRACE_NAMESPACE": namespace,
+        "HEADRACE_INSTANCE": "demo",
+        "HEADRACE_ARTIFACT_KEY": make_key(home),
+        "HEADRACE_QUERY_PORT": str(free_port()),
     }
 
 

@@ -140,7 +140,7 @@ def write_snapshot(store: Store, folder: Path, now_ms: int) -> SnapshotPublished
             max(now_ms, _number(before["snapshot"]) + 1) if before else now_ms
         )  # also where the clock went back
         part = folder / f"{PART}{name}"
-        part.mkdir()
+        part.mkdir(parents=True)
         names = [*TABLES, *(table.name for table in list(store.features.values())), *VIEWS]
         tables = [_write_table(cursor, table, part / f"{table}.parquet") for table in names]
     target = folder / name

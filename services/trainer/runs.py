@@ -169,9 +169,10 @@ class Runs:
             if emits:
                 self._publish(run, record, emits)
                 is_complete = True
-        self._learned_since = self._learned_since or isinstance(record.event, core.LEARNED)
-        if is_complete or (self._learned_since and self._clock() >= self._due):
-            self.snapshot(pinned=is_complete)
+        if record.event.__class__ in core.LEARNED:
+            self._learned_since = True
+            if is_complete or self._clock() >= self._due:
+                self.snapshot(pinned=is_complete)
 
     def rest(self) -> int:
         """Take a snapshot that came due while nothing arrived; returns how many."""

@@ -1,4 +1,4 @@
-"""The recorder on both sides of the bus: exact after kill -9, readable while it writes, deaf to SQL that would write."""
+"""The recorder on both sides of the bus: all rows once, also after kill -9; snapshots; refusals; the process."""
 
 import hashlib
 import os
@@ -441,8 +441,8 @@ def test_a_gap_a_recreated_topic_and_a_foreign_file_are_refused(tmp_path, drain)
 
 def test_a_second_recorder_on_the_same_file_is_refused(tmp_path):
     store = Store(tmp_path / "s.duckdb")
-    code = f"from pathlib import Path; from headrace.services.recorder.store import Store; Store(Path({str(tmp_path / 's.duckdb')!r}))"
-    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    code = "import sys, pathlib, headrace.services.recorder.store as s; s.Store(pathlib.Path(sys.argv[1]))"
+    second = subprocess.run([sys.executable, "-c", code, str(store.path)], capture_output=True, text=True, check=False)
     store.close()
     assert second.returncode == 1
     assert "StoreRefused" in second.stderr

@@ -87,6 +87,11 @@ class AgainstDict(RuleBasedStateMachine):
         self.committed = dict(self.rows)
 
     @rule()
+    def restart(self):
+        self.commit()
+        self.crash()
+
+    @rule()
     def crash(self):
         self.store.close()
         self.rows = dict(self.committed)

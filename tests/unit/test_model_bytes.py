@@ -17,7 +17,7 @@ from river.datasets import synth
 
 from headrace.model_bytes import PROTOCOL, digest, dumps, is_stable, loads
 
-ROWS, LATER = 800, 60  # enough for every tree to split
+ROWS, LATER = 860, 60  # enough for every tree to split, and for its new leaves to learn
 RECIPES = {
     "scaler | logistic regression": lambda: preprocessing.StandardScaler() | linear_model.LogisticRegression(),
     "gaussian naive bayes": naive_bayes.GaussianNB,
