@@ -135,7 +135,14 @@ def train(bus: Bus, data: list[Row]) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
         plant = Plant(bus, Path(folder))
         request = TrainingRequested(
-            pipeline="bench", request="q", trigger="first_model", cause="", release=1, seed=0, start=0, end_at_labels=200
+            pipeline="bench",
+            request="q",
+            trigger="first_model",
+            cause="",
+            release=1,
+            seed=0,
+            start=0,
+            end_at_labels=200,
         )
         plant.say("control-log", plant.released, request)
         events = [labelled(number, row) for number, row in enumerate(data)]

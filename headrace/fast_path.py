@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from river import base, compose, linear_model, optim, preprocessing
+from river.utils.math import sigmoid
 from river.utils.vectordict import VectorDict
 
 from headrace.schemas.stream import Features
@@ -174,7 +175,7 @@ def _is_plain_linear(model: Any) -> bool:
 
 
 def _linear_answer(model: Any, verb: str) -> Predict | None:
-    mean = model.loss.mean_func
+    mean = sigmoid if type(model.loss) is optim.losses.Log else model.loss.mean_func
 
     def probabilities(x: Any) -> Any:
         p = mean(model._weights.dot(x) + model.intercept)

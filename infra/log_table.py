@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,17 +23,26 @@ _DIGEST = 16
 _NOTHING: Any = object()
 
 
+class Changes(NamedTuple):
+    """Rows of one table as LMDB keeps them. `added` come after all others and, like `deleted`, are in order."""
+
+    added: list[tuple[bytes, bytes]]
+    replaced: list[tuple[bytes, bytes]]
+    deleted: list[bytes]
+
+
 class LogTable(MutableMapping[Any, Any]):
     """A mapping from str, bytes or int to values of one type, iterated oldest first.
 
     `read` gives a committed row by its counter (`state_rows`); without it the table lives in memory only.
-    A value is never changed in place; a key put again moves to the end. A put or a deletion while iterating raises
-    RuntimeError at the next step. A committed value comes back as msgpack tells it: times in UTC, and lists where a
-    field of type Any held tuples. Values of type `bytes` are stored raw.
+    As in a dict, a key put again keeps its place, and a new or deleted key while iterating raises RuntimeError at the
+    next step. A value is never changed in place. A committed value comes back as msgpack tells it: times in UTC, and
+    lists where a field of type Any held tuples. Values of type `bytes` are stored raw.
     """
 
     __slots__ = (
-        "_cached", "_chunks", "_decode", "_deleted", "_encode", "_fresh", "_index", "_next", "_open", "_read", "name",
+        "_cached", "_chunks", "_decode", "_deleted", "_encode", "_fresh", "_index", "_new_from", "_next", "_open",
+        "_read", "_replaced", "name",
     )  # fmt: skip
 
     def __init__(self, name: str, value_type: type, read: Callable[[int], bytes] | None = None) -> None:
@@ -42,7 +51,8 @@ class LogTable(MutableMapping[Any, Any]):
         self._index: dict[Key, int] = {}
         self._fresh: dict[int, tuple[Key, Any]] = {}  # put since the last commit, by counter
         self._deleted: list[int] = []  # committed rows deleted since then
-        self._next = 0
+        self._next = self._new_from = 0  # the next row's counter; the first one that no commit has seen
+        self._replaced = 0  # values put over committed rows since the last commit
         self._chunks: dict[int, bytearray] = {}  # which counters are alive, oldest chunk first
         self._open = self._chunk(0)  # the newest chunk
         self._cached = (-1, b"")  # who expires rows looks at the oldest one again and again
@@ -72,10 +82,12 @@ class LogTable(MutableMapping[Any, Any]):
 
     def __setitem__(self, key: Key, value: Any) -> None:
         slot = _slot(key)
-        counter = self._next
-        old = self._index.pop(slot, None)
+        old = self._index.get(slot)
         if old is not None:
-            self._drop(old)
+            self._fresh[old] = (key, value)
+            self._replaced += old < self._new_from
+            return
+        counter = self._next
         within = counter & _WITHIN
         if not within:
             self._open = self._chunk(counter)
@@ -99,10 +111,9 @@ class LogTable(MutableMapping[Any, Any]):
             return default
         self._chunks[counter >> _BITS][counter & _WITHIN] = _DEAD
         fresh = self._fresh.pop(counter, None)
-        if fresh is not None:
-            return fresh[1]
-        self._deleted.append(counter)
-        return self._decode(value_of(self._row(counter)))
+        if counter < self._new_from:
+            self._deleted.append(counter)
+        return fresh[1] if fresh is not None else self._decode(value_of(self._row(counter)))
 
     def popitem(self) -> tuple[Any, Any]:
         """Remove and return the newest item, as a dict does."""
@@ -139,21 +150,28 @@ class LogTable(MutableMapping[Any, Any]):
         self._open = self._chunk(counter)
         self._open[counter & _WITHIN] = _ALIVE
         self._index[_slot(key)] = counter
-        self._next = counter + 1
+        self._next = self._new_from = counter + 1
 
-    def changes(self) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
-        """Rows to write and the places of those to delete since the last `committed`, both in order."""
+    def changes(self) -> Changes:
+        """What to write since the last `committed`."""
         encode = self._encode
         rows = [
             (counter.to_bytes(8, "big"), pack_row(counter, key, encode(value)))
             for counter, (key, value) in self._fresh.items()
         ]
-        return rows, [counter.to_bytes(8, "big") for counter in sorted(self._deleted)]
+        deleted = [counter.to_bytes(8, "big") for counter in sorted(self._deleted)]
+        if not self._replaced:
+            return Changes(rows, [], deleted)
+        first_new = self._new_from.to_bytes(8, "big")
+        return Changes(
+            [row for row in rows if row[0] >= first_new], [row for row in rows if row[0] < first_new], deleted
+        )
 
     def committed(self) -> None:
         """What `changes` named is durable. Forgets it, and the chunks in which nothing is alive."""
         self._fresh.clear()
         self._deleted.clear()
+        self._new_from, self._replaced, self._cached = self._next, 0, (-1, b"")
         for number in [n for n, chunk in self._chunks.items() if chunk is not self._open and chunk.find(_ALIVE) < 0]:
             del self._chunks[number]
 
@@ -188,7 +206,8 @@ class LogTable(MutableMapping[Any, Any]):
 
     def _drop(self, counter: int) -> None:
         self._chunks[counter >> _BITS][counter & _WITHIN] = _DEAD
-        if self._fresh.pop(counter, None) is None:
+        self._fresh.pop(counter, None)
+        if counter < self._new_from:
             self._deleted.append(counter)
 
 

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import lmdb
 import msgspec
 
-from headrace.infra.log_table import LogTable
+from headrace.infra.log_table import Changes, LogTable
 from headrace.infra.state_lock import FolderLock, Held
 from headrace.infra.state_rows import SIGNATURE_BYTES, Head, RowDamaged, checked_key, pack_head, unpack_head
 
@@ -147,7 +147,7 @@ class Store:
         tables |= {name: len(table) for name, (table, _) in self._tables.items()}
         head = Head(offset, meta, tables, pickle.dumps((sequences, fields), protocol=pickle.HIGHEST_PROTOCOL))
         stored = pack_head(self._key, head)
-        changes = [(db, *table.changes()) for table, db in self._tables.values()]
+        changes = [(db, table.changes()) for table, db in self._tables.values()]
         self._end_reading()  # which would keep LMDB from using freed pages again
         with self._refusals("cannot be written"):
             self._write(stored, changes)
@@ -231,15 +231,16 @@ class Store:
             self._reading.abort()
             self._reading = None
 
-    def _write(self, stored: bytes, changes: list[tuple[Any, list[tuple[bytes, bytes]], list[bytes]]]) -> None:
+    def _write(self, stored: bytes, changes: list[tuple[Any, Changes]]) -> None:
         while True:
             try:
                 with self._env.begin(write=True) as txn:
                     if txn.get(HEAD, b"", db=self._db)[:SIGNATURE_BYTES] != self._signature:
                         raise StateBehind(self._says("was taken over by another process, so this one must end"))
-                    for db, rows, deleted in changes:
+                    for db, (added, replaced, deleted) in changes:
                         _delete(txn.cursor(db), deleted)
-                        txn.cursor(db).putmulti(rows, append=True)
+                        txn.cursor(db).putmulti(replaced)
+                        txn.cursor(db).putmulti(added, append=True)
                     txn.put(HEAD, stored, db=self._db)
                 return
             except lmdb.MapFullError:

@@ -94,9 +94,7 @@ def step(state: State, record: Record, world: World) -> list[Emit]:
     return [Emit("<p>.predictions", event, record.key, record.partition, body=record.body)]
 
 
-def _prediction(
-    state: State, event: ExampleArrived | FeaturesComputed, record: Record, world: World
-) -> PredictionMade:
+def _prediction(state: State, event: ExampleArrived | FeaturesComputed, record: Record, world: World) -> PredictionMade:
     predictions: dict[str, ArmPrediction] = {}
     served = None
     if not event.history:

@@ -77,7 +77,7 @@ class Queries:
             alarm = threading.Timer(self.timeout_s, interrupt, [cursor])
             alarm.start()
             try:
-                cursor.execute("BEGIN TRANSACTION")
+                cursor.execute("BEGIN TRANSACTION READ ONLY")
                 schema, batches, truncated = _read(cursor, sql, min(limit, MAX_ROWS))
             except duckdb.InterruptException as error:
                 raise Failed(f"stopped after {time.monotonic() - began:.1f} s: {error}") from error

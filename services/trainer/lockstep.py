@@ -23,8 +23,13 @@ class Lockstep:
         self._known_to = wiring.bus.offsets(self._control_log)[1]
         self._releases = 0
         self._runner = FoldRunner(
-            FOLD, ["<p>.labelled-examples"], wiring.bus, self._make, namespace=wiring.namespace,
-            instance=wiring.settings.instance, **wiring.timing,
+            FOLD,
+            ["<p>.labelled-examples"],
+            wiring.bus,
+            self._make,
+            namespace=wiring.namespace,
+            instance=wiring.settings.instance,
+            **wiring.timing,
         )
 
     def tick(self, timeout_s: float = 0.0) -> int:
@@ -83,4 +88,3 @@ class Lockstep:
             self._runner.seek(worker.place, worker.next_offset)
         worker.thin({update.uri for update in trained.aliases.values()})
         return begun
-

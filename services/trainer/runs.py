@@ -136,9 +136,7 @@ class Runs:
             if pipeline == self.pipeline and same_columns(columns, known.definition.contract)
         )
         recipe = load_stored(self._wiring.artifacts, definition).recipe
-        return core.World(
-            live.started, recipe, definition.contract.label, definition.has_probabilities, columns, alike
-        )
+        return core.World(live.started, recipe, definition.contract.label, definition.has_probabilities, columns, alike)
 
     # --- learning -------------------------------------------------------------------------------------------
 
@@ -301,7 +299,10 @@ class Runs:
     def _tell_failure(self, outgoing: Outgoing, live: Live, why: str, record: Record | None) -> None:
         started = live.started
         failed = TrainingFailed(
-            pipeline=self.pipeline, request=started.request, run=started.run, reason=why,
+            pipeline=self.pipeline,
+            request=started.request,
+            run=started.run,
+            reason=why,
             offset=record.offset if record is not None else None,
         )
         cause = record if record is not None else _record_of(live)

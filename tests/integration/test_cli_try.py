@@ -99,3 +99,27 @@ def test_status_and_models_are_folded_from_the_control_log(rows, tmp_path):
     assert facts.file_state("rain", digest, 1) == "pipelines/rain.py is release 1"
     Path("pipelines/rain.py").write_bytes(source + b"# changed\n")
     assert facts.file_state("rain", digest, 1) == "pipelines/rain.py differs from release 1"
+
+
+RAINFALL = Path(__file__).parents[2] / "headrace" / "examples" / "rainfall"
+
+
+def rainfall(*more):
+    done = run("try", f"{RAINFALL}.py", f"{RAINFALL}.csv.xz", "--label", "rain", "--json", *more)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_the_first_rows_of_the_demo_give_these_numbers_in_every_run():
+    report = rainfall("--rows", "1000")
+    assert (report["rows"], report["joined"], report["served"]) == (1000, 1000, 800)
+    assert report["scores"]["n"] == 800
+    assert (report["scores"]["accuracy"], report["scores"]["majority_accuracy"]) == (0.78, 0.68)
+
+
+@pytest.mark.slow
+def test_the_whole_demo_gives_these_numbers_in_every_run():
+    report = rainfall()
+    assert (report["rows"], report["joined"], report["served"]) == (18_159, 18_157, 17_957)
+    assert [reason["code"] for reason in report["rejected"]] == ["float_type_big_float", "label_without_example"]
+    assert report["scores"]["accuracy"] == 0.7594809823467171

@@ -76,13 +76,21 @@ def system(name, delay):
             answer, _ = verbs(state.model, label, world.has_probabilities)
             arms = {"champion": predictor.Arm(1, "r", learned, {}, frozenset({0}), answer)}
             event = ExampleArrived(id=str(number), time=START + timedelta(days=number), features=x)
-            record = Record(event, 0, "<p>.data-validated", "p", 0, number, source="/validator/p/t/0", sequence=number << 16)
+            record = Record(
+                event, 0, "<p>.data-validated", "p", 0, number, source="/validator/p/t/0", sequence=number << 16
+            )
             (emit,) = predictor.step(asked, record, predictor.World(arms, 1))
             made[number] = emit.event
         else:
             labelled = ExampleLabelled(
-                prediction=made[number], label=y, predicted_at_ms=0, labelled_at_ms=0, partition=0, number=number,
-                pending_from=0, known_to=learned,
+                prediction=made[number],
+                label=y,
+                predicted_at_ms=0,
+                labelled_at_ms=0,
+                partition=0,
+                number=number,
+                pending_from=0,
+                known_to=learned,
             )
             trainer.step(state, Record(labelled, 0, "<p>.labelled-examples", "p", 0, learned), world)
             learned += 1
@@ -161,7 +169,14 @@ def test_a_run_saved_and_loaded_half_way_ends_in_the_same_model(name):
             id=str(n), time=START, features=x, predictions={}, served=None, release=0, epoch=0, origin=(0, n)
         )
         labelled = ExampleLabelled(
-            prediction=made, label=y, predicted_at_ms=0, labelled_at_ms=0, partition=0, number=n, pending_from=0, known_to=n
+            prediction=made,
+            label=y,
+            predicted_at_ms=0,
+            labelled_at_ms=0,
+            partition=0,
+            number=n,
+            pending_from=0,
+            known_to=n,
         )
         trainer.step(state, Record(labelled, 0, "<p>.labelled-examples", "p", 0, n), world)
     assert model_bytes.digest(state.model) == model_bytes.digest(plain(name, 0))

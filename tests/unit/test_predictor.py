@@ -282,7 +282,9 @@ def updated(alias="champion", run="a", offset=200, follows=True, epoch=1, versio
 
 
 def taken(offset, *runs, unfit=()):
-    shots = {run: RunSnapshot(uri=f"{run}@{offset}", digest="d", n_learned=offset, fit=run not in unfit) for run in runs}
+    shots = {
+        run: RunSnapshot(uri=f"{run}@{offset}", digest="d", n_learned=offset, fit=run not in unfit) for run in runs
+    }
     return SnapshotTaken(pipeline="rain", offset=offset, runs=shots)
 
 
@@ -491,7 +493,9 @@ def test_an_arm_that_cannot_be_loaded_for_a_minute_is_an_error(plant):
 
 def test_a_model_of_another_key_is_refused_before_it_is_unpickled(plant, tmp_path):
     plant.learn()
-    foreign = Artifacts(str(tmp_path / "artifacts"), b"other").put(b"cos\nsystem\n(S'true'\ntR.", Manifest(kind="model"))
+    foreign = Artifacts(str(tmp_path / "artifacts"), b"other").put(
+        b"cos\nsystem\n(S'true'\ntR.", Manifest(kind="model")
+    )
     plant.promote(uri=foreign)
     arms = Arms(plant.wiring)
     assert "ArtifactForeignKey" in arms.counts()["rain"]["trouble"]
@@ -509,4 +513,6 @@ def test_predictions_of_a_linear_model_loaded_are_those_of_the_model_itself(plan
     for n in range(50):
         model.learn_one({"x": float(n % 7)}, n % 7 > 3)
     ask, _ = verbs(model_bytes.loads(model_bytes.dumps(model)), LabelSpec(type="bool"), True)
-    assert [ask({"x": float(n)}) for n in range(9)] == [model.predict_proba_one({"x": float(n)})[True] for n in range(9)]
+    assert [ask({"x": float(n)}) for n in range(9)] == [
+        model.predict_proba_one({"x": float(n)})[True] for n in range(9)
+    ]

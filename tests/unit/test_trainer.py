@@ -48,18 +48,37 @@ class Counting:
 
 def world(end_at=None, recipe=lambda seed: Counting(), excluded=(), columns=None, releases=(1,), label="bool"):
     started = RunStarted(
-        pipeline="rain", run="a", request="q", release=1, seed=3, start_offset=0, end_at_labels=end_at, excluded=excluded
+        pipeline="rain",
+        run="a",
+        request="q",
+        release=1,
+        seed=3,
+        start_offset=0,
+        end_at_labels=end_at,
+        excluded=excluded,
     )
     return core.World(started, recipe, LabelSpec(type=label), True, columns or {"x": True}, frozenset(releases))
 
 
 def labelled(number=1, label=True, release=1, features=None):
     made = PredictionMade(
-        id=str(number), time=NOON, features=features or {"x": float(number)}, predictions={}, served=None, release=release,
-        epoch=0, origin=(0, number),
+        id=str(number),
+        time=NOON,
+        features=features or {"x": float(number)},
+        predictions={},
+        served=None,
+        release=release,
+        epoch=0,
+        origin=(0, number),
     )
     return ExampleLabelled(
-        prediction=made, label=label, predicted_at_ms=0, labelled_at_ms=0, partition=0, number=number, pending_from=0,
+        prediction=made,
+        label=label,
+        predicted_at_ms=0,
+        labelled_at_ms=0,
+        partition=0,
+        number=number,
+        pending_from=0,
         known_to=0,
     )
 
@@ -213,7 +232,9 @@ def released(release=1):
         source_digest=none,
         source_uri="none",
     )
-    return PipelineReleased(pipeline="rain", release=release, definition=definition, partitions=1, request="r", by="ann")
+    return PipelineReleased(
+        pipeline="rain", release=release, definition=definition, partitions=1, request="r", by="ann"
+    )
 
 
 def requested(request="first-model-1", release=1, **more):
@@ -271,7 +292,7 @@ def test_a_request_starts_a_run_that_lives_once_its_start_is_read_back():
 
 def test_a_run_is_named_by_its_request_alone():
     assert control.run_id(requested()) == A != B
-    assert A == control.run_id(requested().model_copy(update={"seed": 9, "cause": "other"}))
+    assert control.run_id(requested().model_copy(update={"seed": 9, "cause": "other"})) == A
 
 
 def test_a_request_told_twice_starts_one_run():
@@ -285,7 +306,10 @@ def test_a_request_told_twice_starts_one_run():
         ([requested()], "there is no release 1 of rain"),
         ([released(), requested(release=2)], "there is no release 2 of rain"),
         ([released(), PipelineRetired(pipeline="rain", request="x", by="ann"), requested()], "rain was retired"),
-        ([released(), requested(parent="b")], "runs that begin with another run's model are not part of this version yet"),
+        (
+            [released(), requested(parent="b")],
+            "runs that begin with another run's model are not part of this version yet",
+        ),
     ],
 )
 def test_a_request_that_cannot_start_fails_with_its_reason(events, reason):
