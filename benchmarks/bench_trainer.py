@@ -98,10 +98,13 @@ class Plant:
             pipeline="bench", release=1, definition=definition, partitions=1, request="r", by="bench"
         )
         self.wiring = Wiring(
-            settings, bus, self.artifacts, KEY,
+            settings,
+            bus,
+            self.artifacts,
+            KEY,
             lambda fold, place: Store.open(home / "state" / fold / f"{place[0]}-{place[1]}", KEY),
             timing={"commit_s": settings.commit_s, "commit_records": settings.commit_records},
-        )  # fmt: skip
+        )
         self._said: dict[str, int] = {}
         self.say("pipelines", self.released)
 
@@ -121,13 +124,26 @@ def labelled(number: int, row: Row) -> ExampleLabelled:
     x, y = row
     arm = ArmPrediction(version=1, run="r1a2b3c4d", learned_to=number, value=0.123456789)
     prediction = PredictionMade(
-        id=f"2026-01-01-{number:08}", time=NOON, features=x, predictions={"champion": arm}, served="champion", release=1,
-        epoch=1, origin=(0, number), baselines=Baselines(majority=True, last=False),
-    )  # fmt: skip
+        id=f"2026-01-01-{number:08}",
+        time=NOON,
+        features=x,
+        predictions={"champion": arm},
+        served="champion",
+        release=1,
+        epoch=1,
+        origin=(0, number),
+        baselines=Baselines(majority=True, last=False),
+    )
     return ExampleLabelled(
-        prediction=prediction, label=y, predicted_at_ms=1_767_268_800_000, labelled_at_ms=1_767_268_900_000, partition=0,
-        number=number, pending_from=number + 1, known_to=number << 16,
-    )  # fmt: skip
+        prediction=prediction,
+        label=y,
+        predicted_at_ms=1_767_268_800_000,
+        labelled_at_ms=1_767_268_900_000,
+        partition=0,
+        number=number,
+        pending_from=number + 1,
+        known_to=number << 16,
+    )
 
 
 def train(bus: Bus, data: list[Row]) -> Cost:
@@ -243,8 +259,9 @@ def main() -> None:
             return train(bus, data)
 
     ways: dict[str, Callable[[], Cost]] = {
-        "trainer": lambda: train(bus, data), "trainer without the fast path": plainly,
-    }  # fmt: skip
+        "trainer": lambda: train(bus, data),
+        "trainer without the fast path": plainly,
+    }
     report(f"trainer over {asked.bus}", measured_beside_river(ways, data), asked.json)
 
 

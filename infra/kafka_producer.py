@@ -95,8 +95,8 @@ class KafkaProducer:
     def _serve(self, wait: Callable[[float], int], limit_s: float) -> None:
         try:
             wait(limit_s)
-        except Exception as error:  # a fatal error surfaces as KafkaException, or as SystemError out of a callback
-            self._fail(str(error))
+        except Exception as error:
+            self._fail(_root(error))
         if self._failure is not None:
             self._fail(self._failure)
 
@@ -124,3 +124,13 @@ class KafkaProducer:
             f"{self._failure} ({self._produced - self._acknowledged} of {self._produced} records are not acknowledged; "
             "nothing of them is committed, a restart makes them again)"
         )
+
+
+def _root(error: BaseException) -> str:
+    """What happened: a fatal error surfaces as KafkaException, or as a SystemError that a callback made of it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, KafkaException):
+            return str(found.args[0].str())
+        found = found.__cause__ or found.__context__
+    return str(error)

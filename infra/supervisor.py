@@ -9,6 +9,7 @@ Exit status 3 of a service is a refusal, which no restart cures: it stays down a
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -26,6 +27,7 @@ REFUSED = 3
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.1, 15.0, 30.0
 STOP_S = 10.0
 WITH_RIVER = tuple(s for s in SERVICES if any(f.service == s and f.needs_river for f in FOLDS))
+WITH_LIBRARIES_OF_THEIR_OWN = ("recorder", "scheduler")
 LIGHT = tuple(s for s in SERVICES if s not in WITH_RIVER)
 
 
@@ -52,6 +54,12 @@ class Supervisor:
         self._stopping = False
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
+
+    def start_groups(self) -> None:
+        """Start the parents that fork services of their own."""
+        for name in self._groups:
+            child = self._children[name]
+            child.pid, child.started = self._start(name), time.monotonic()
 
     def run(self) -> None:
         """Start everything and supervise until asked to stop."""
@@ -160,15 +168,26 @@ def start_service(home: Path, name: str) -> int:
 def _as_group(home: Path, name: str, members: tuple[str, ...]) -> None:
     """The body of the parent that imported River: a supervisor of the services with a model."""
     try:
-        import scipy.stats  # noqa: F401  - River imports it sooner or later; here it is shared
-        from river import compose, drift, linear_model, metrics, naive_bayes, preprocessing, tree  # noqa: F401
-
-        import headrace.infra.kafka_bus
-        import headrace.infra.service  # noqa: F401
-
+        for river in ("compose", "drift", "linear_model", "metrics", "naive_bayes", "preprocessing", "tree"):
+            importlib.import_module(f"river.{river}")
+        _share(members)
         Supervisor(home, members).run()
     finally:
         os._exit(0)
+
+
+def _share(services: tuple[str, ...]) -> None:
+    """Import what these services run, and take it from the collector's sight: forked children share its memory.
+
+    Services with large libraries of their own import them after the fork; nobody else needs them.
+    """
+    for module in ("artifacts", "health", "kafka_bus", "logs", "service", "settings", "store"):
+        importlib.import_module(f"headrace.infra.{module}")
+    for service in services:
+        if service not in WITH_LIBRARIES_OF_THEIR_OWN:
+            importlib.import_module(f"headrace.services.{service}.__main__")
+    gc.collect()
+    gc.freeze()
 
 
 def _redirect(log: Path) -> None:
@@ -283,14 +302,14 @@ def main() -> None:
     if sys.platform != "linux":
         Supervisor(home, services).run()
         return
-    import headrace.infra.kafka_bus
-    import headrace.infra.service  # noqa: F401
-
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     light = tuple(name for name in services if name in LIGHT)
     river = tuple(name for name in services if name in WITH_RIVER)
     groups = {"with-river": river} if river else {}
-    Supervisor(home, (*groups, *light), groups).run()
+    supervisor = Supervisor(home, (*groups, *light), groups)
+    supervisor.start_groups()  # they import for seconds: first, and beside the light ones
+    _share(light)
+    supervisor.run()
 
 
 if __name__ == "__main__":

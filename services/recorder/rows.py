@@ -93,7 +93,7 @@ class PipelineRows:
                 "run": of["run"],
                 "learned_to": of["learned_to"],
                 **answers(values, self.label_type),
-                "probabilities": [_as_json(v) if isinstance(v, dict) else None for v in values]
+                "probabilities": [_encode(v) if isinstance(v, dict) else None for v in values]
                 if with_classes
                 else None,
                 "error": of["error"],
@@ -112,7 +112,7 @@ class PipelineRows:
 
     def _sort_out(self, features: dict[str, Any]) -> tuple[tuple[Any, ...], bytes | None]:
         row = tuple(features.pop(f.feature) if _fits(features.get(f.feature), f.type) else None for f in self.features)
-        return row, _as_json(features) if features else None
+        return row, _encode(features) if features else None
 
     def _add_labelled(self, events: list[Any], batch: Batch, made: Made) -> None:
         of = lean.columns(events)
@@ -211,13 +211,6 @@ OF_THE_EXAMPLE = (
     "origin_offset",
 )
 _encode = msgspec.json.Encoder().encode
-
-
-def _as_json(value: dict[str, Any]) -> bytes:
-    try:
-        return _encode(value)
-    except (OverflowError, ValueError):  # a whole number beyond 64 bits
-        return _encode({name: str(item) for name, item in value.items()})
 
 
 def _origins(origins: Sequence[Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def answers(values: Sequence[Any], label_type: str) -> Columns:
         both = [answer(value, label_type) for value in values]
         return {"prediction": pa.array([b[0] for b in both], WORD), "score": pa.array([b[1] for b in both], NUMBER)}
     # a tie is false, as in River
-    predictions = pc.cast(pc.greater_equal(scores, 0.5), WORD) if label_type == "bool" else pa.nulls(len(values), WORD)
+    predictions = pc.cast(pc.greater(scores, 0.5), WORD) if label_type == "bool" else pa.nulls(len(values), WORD)
     return {"prediction": predictions, "score": scores}
 
 

@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from headrace import model_bytes
 from headrace.infra.artifacts import ArtifactForeignKey, ArtifactRefused
 from headrace.infra.bus import Message, Place, Producer
-from headrace.infra.follow import Pipelines, read_range
+from headrace.infra.follow import Pipelines
 from headrace.infra.pipeline_files import load_stored
 from headrace.infra.records import DeadLetter, Incoming, Outgoing, source_of
 from headrace.infra.runtime import StepFailed
@@ -26,6 +25,7 @@ from headrace.schemas.record import SEQUENCES_PER_OFFSET, Emit, Record
 from headrace.schemas.topics import parse_name
 from headrace.services.trainer import core
 from headrace.services.trainer.control import Live
+from headrace.services.trainer.poison import MACHINE_TROUBLE, learn_again
 from headrace.services.trainer.saved import Saved
 from headrace.services.trainer.snapshots import Run, restore, take
 from headrace.services.trainer.thinning import Revision
@@ -35,7 +35,6 @@ FOLD = "trainer-core"
 OUTPUTS = frozenset({"training-completed", "training-runs", "<p>.snapshots"})
 SNAPSHOT_SHARE = 0.05  # of the learning thread's time
 THIN_S = 60.0
-MACHINE_TROUBLE = (MemoryError, OSError)
 
 
 class Runs:
@@ -160,8 +159,7 @@ class Runs:
             try:
                 emits = core.step(run.state, record, run.world)
             except MACHINE_TROUBLE as error:
-                why = f"{type(error).__name__}: {error}"
-                raise StepFailed(f"{FOLD} failed at {self.place[0]} offset {offset}: {why}") from error
+                raise self._stopped(record, error) from error
             except Exception:
                 emits = self._learn_again(run, record)
             if emits:
@@ -185,31 +183,21 @@ class Runs:
             run.outgoing.send(emit, sequence + number, record.known_ms, record)
 
     def _learn_again(self, run: Run, record: Record) -> list[Emit]:
-        """A learn that raised left half a change: restore the run, fold up to here, try once more, else skip it."""
-        self._restore(run)
-        start = run.base.offset if run.base is not None else run.live.started.start_offset
-        sequences = dict(run.base.sequences) if run.base is not None else {}
-        bus, namespace = self._wiring.bus, self._wiring.namespace
-        for earlier in read_range(bus, self.place, start, record.offset, namespace, sequences=sequences):
-            core.step(run.state, earlier, run.world)
-        before = model_bytes.dumps(run.state)
+        """Fold the run once more up to here; what it cannot learn then either is told and skipped."""
+        wiring = self._wiring
         try:
-            return core.step(run.state, record, run.world)
-        except MACHINE_TROUBLE:
-            raise
+            emits, why = learn_again(run, record, self.place, wiring.bus, wiring.namespace, wiring.artifacts)
         except Exception as error:
-            run.state = model_bytes.loads(before)
-            self._tell_failure(run.outgoing, run.live, f"{type(error).__name__}: {error}", record)
-            run.state.skipped.append(record.offset)
-            return []
+            raise self._stopped(record, error) from error
+        if why:
+            self._tell_failure(run.outgoing, run.live, why, record)
+        return emits
 
-    def _restore(self, run: Run) -> None:
-        skipped = run.state.skipped
-        if run.base is None:
-            run.state = core.begin(run.world)
-        else:
-            run.state, run.history = restore(run.base, self._wiring.artifacts)
-        run.state.skipped = skipped
+    def _stopped(self, record: Record, error: Exception) -> StepFailed:
+        return StepFailed(
+            f"{FOLD} failed at {self.place[0]} offset {record.offset}: {type(error).__name__}: {error}. Nothing of it is "
+            "committed; after a fix the trainer goes on there."
+        )
 
     # --- snapshots ------------------------------------------------------------------------------------------
 

@@ -240,9 +240,11 @@ def test_a_reader_reads_exactly_the_places_given_last_each_from_its_offset(side,
 def refused(side, topic, big):
     """Ten records with one that is too large among them, and more behind; returns what stands in the log."""
     producer = side.producer()
+    producer.produce(topic, 0, b"k", b"0", HEADERS, 0)
+    producer.flush()
 
     def produce():
-        for number in range(10):
+        for number in range(1, 10):
             producer.produce(topic, 0, b"k", big if number == 5 else b"%d" % number, HEADERS, 0)
         soon = time.monotonic() + 0.3
         while time.monotonic() < soon:  # nobody has looked at acknowledgements yet

@@ -121,10 +121,16 @@ class Plant:
         self.say(
             "control-log",
             TrainingRequested(
-                pipeline="rain", request=request, trigger="first_model", cause="", release=1, seed=0, start=0,
+                pipeline="rain",
+                request=request,
+                trigger="first_model",
+                cause="",
+                release=1,
+                seed=0,
+                start=0,
                 end_at_labels=end_at,
             ),
-        )  # fmt: skip
+        )
         self.settle()
 
     def label(self, n=1, x=None):
@@ -134,13 +140,25 @@ class Plant:
             value = x if x is not None else (number * 7 % 5) / 2
             row = ({"x": value}, value > 1)
             made = PredictionMade(
-                id=str(number), time=NOON, features=row[0], predictions={}, served=None, release=1, epoch=0,
+                id=str(number),
+                time=NOON,
+                features=row[0],
+                predictions={},
+                served=None,
+                release=1,
+                epoch=0,
                 origin=(0, number),
-            )  # fmt: skip
+            )
             event = ExampleLabelled(
-                prediction=made, label=row[1], predicted_at_ms=0, labelled_at_ms=0, partition=0, number=number,
-                pending_from=0, known_to=0,
-            )  # fmt: skip
+                prediction=made,
+                label=row[1],
+                predicted_at_ms=0,
+                labelled_at_ms=0,
+                partition=0,
+                number=number,
+                pending_from=0,
+                known_to=0,
+            )
             self.say("<p>.labelled-examples", event, "/joiner/rain/x/0", number)
             self.rows.append(row)
 
@@ -487,8 +505,8 @@ def test_another_key_is_refused_before_anything_is_loaded(plant):
     plant.learned(3)
     plant.lockstep.close()
     plant.control.close()
+    plant.start(b"another")
     with pytest.raises(StateForeign):
-        plant.start(b"another")
         plant.settle()
 
 
@@ -568,10 +586,18 @@ def test_old_revisions_go_and_what_an_alias_names_stays(tmp_path):
     plant.say(
         "control-log",
         ModelUpdated(
-            pipeline="rain", alias="champion", version=1, run=run, release=1, snapshot_offset=3, uri=shot.uri,
-            follows=True, epoch=1, reason="",
+            pipeline="rain",
+            alias="champion",
+            version=1,
+            run=run,
+            release=1,
+            snapshot_offset=3,
+            uri=shot.uri,
+            follows=True,
+            epoch=1,
+            reason="",
         ),
-    )  # fmt: skip
+    )
     plant.learned(20)
     plant.now += 40 * 86_400
     plant.learned(12)

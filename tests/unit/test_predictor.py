@@ -38,9 +38,17 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def record(event, offset=0, partition=0):
     return Record(
-        event, 1_000, "<p>.data-validated", "rain", partition, offset, b"k", encode(event) if event else b"",
-        f"/validator/rain/0a1b2c3d/{partition}", (offset + 5) << 16,
-    )  # fmt: skip
+        event,
+        1_000,
+        "<p>.data-validated",
+        "rain",
+        partition,
+        offset,
+        b"k",
+        encode(event) if event else b"",
+        f"/validator/rain/0a1b2c3d/{partition}",
+        (offset + 5) << 16,
+    )
 
 
 def example(number=1, **more):
@@ -62,14 +70,20 @@ def predict(state, event, world, offset=0):
 
 def definition(label="bool", values=None, columns=("x",)):
     contract = ContractSpec(
-        name="Weather", features=tuple(FeatureSpec(name=name, type="float") for name in columns),
+        name="Weather",
+        features=tuple(FeatureSpec(name=name, type="float") for name in columns),
         label=LabelSpec(type=label, values=values),
-    )  # fmt: skip
+    )
     none = "0" * 64
     return ReleaseDefinition(
-        contract=contract, policies=Policies(), contract_digest=none, policies_digest=none, recipe_digest=none,
-        source_digest=none, source_uri="none",
-    )  # fmt: skip
+        contract=contract,
+        policies=Policies(),
+        contract_digest=none,
+        policies_digest=none,
+        recipe_digest=none,
+        source_digest=none,
+        source_uri="none",
+    )
 
 
 def release(number=1, **more):
@@ -192,8 +206,12 @@ def baselines_after(labels, first=None):
 def test_baselines_are_the_majority_and_the_last_label_before_the_example():
     assert predict(State(), example(), World()).baselines == Baselines()
     assert [(b.majority, b.last) for b in baselines_after([True, False, False, True, True])] == [
-        (True, True), (True, False), (False, False), (False, True), (True, True),
-    ]  # fmt: skip
+        (True, True),
+        (True, False),
+        (False, False),
+        (False, True),
+        (True, True),
+    ]
 
 
 def test_baselines_of_numbers_are_the_mean_and_the_last():
@@ -276,9 +294,17 @@ def test_labels_of_numbers_are_learned_as_floats():
 
 def updated(alias="champion", run="a", offset=200, follows=True, epoch=1, version=1):
     return ModelUpdated(
-        pipeline="rain", alias=alias, version=version, run=run, release=1, snapshot_offset=offset, uri=f"{run}@{offset}",
-        follows=follows, epoch=epoch, reason="",
-    )  # fmt: skip
+        pipeline="rain",
+        alias=alias,
+        version=version,
+        run=run,
+        release=1,
+        snapshot_offset=offset,
+        uri=f"{run}@{offset}",
+        follows=follows,
+        epoch=epoch,
+        reason="",
+    )
 
 
 def taken(offset, *runs, unfit=()):

@@ -239,16 +239,31 @@ def released(release=1):
 
 def requested(request="first-model-1", release=1, **more):
     return TrainingRequested(
-        pipeline="rain", request=request, trigger="first_model", cause="release 1", release=release, seed=0, start=0,
-        end_at_labels=200, **more,
-    )  # fmt: skip
+        pipeline="rain",
+        request=request,
+        trigger="first_model",
+        cause="release 1",
+        release=release,
+        seed=0,
+        start=0,
+        end_at_labels=200,
+        **more,
+    )
 
 
 def champion(run, version=1, follows=True, alias="champion"):
     return ModelUpdated(
-        pipeline="rain", alias=alias, version=version, run=run, release=1, snapshot_offset=200, uri=f"{run}@200",
-        follows=follows, epoch=version, reason="",
-    )  # fmt: skip
+        pipeline="rain",
+        alias=alias,
+        version=version,
+        run=run,
+        release=1,
+        snapshot_offset=200,
+        uri=f"{run}@200",
+        follows=follows,
+        epoch=version,
+        reason="",
+    )
 
 
 def decide(events):
