@@ -53,7 +53,12 @@ class Producer(Protocol):
     """Sends records in order, idempotently, acknowledged by all replicas."""
 
     def produce(
-        self, topic: str, partition: int | None, key: bytes | None, value: bytes | None, headers: Headers,
+        self,
+        topic: str,
+        partition: int | None,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
         timestamp_ms: int,
     ) -> None:
         """Queue one record; waits while the queue is full. `partition` None: murmur2 of the key.

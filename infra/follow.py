@@ -59,7 +59,7 @@ class Follower:
         return records
 
     def read_to_end(self, limit_s: float = 60.0) -> list[Record]:
-        """Everything up to the ends that the topics have now. Raises BusError where that takes longer than the limit."""
+        """Everything up to the ends that the topics have now. Raises BusError past the limit."""
         ends = {place: self._bus.offsets(place)[1] for place in self._next}
         deadline = time.monotonic() + limit_s
         records: list[Record] = []
@@ -107,7 +107,12 @@ class Pipelines:
 
 
 def read_range(
-    bus: Bus, place: Place, start: int, end: int, namespace: str = "", limit_s: float = 600.0,
+    bus: Bus,
+    place: Place,
+    start: int,
+    end: int,
+    namespace: str = "",
+    limit_s: float = 600.0,
     sequences: dict[str, int] | None = None,
 ) -> Iterator[Record]:
     """The records of one partition from `start` to `end` (exclusive), without repeats.

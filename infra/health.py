@@ -55,7 +55,10 @@ class HealthServer:
 
     def _health(self) -> dict[str, Any]:
         return {
-            "service": self._service, "status": "ok", "pid": os.getpid(), "up_s": round(time.time() - self._began, 1),
+            "service": self._service,
+            "status": "ok",
+            "pid": os.getpid(),
+            "up_s": round(time.time() - self._began, 1),
             "parts": [part.counts() for part in self._parts],
         }
 

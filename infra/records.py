@@ -38,7 +38,10 @@ class Incoming:
     """
 
     def __init__(
-        self, topic: str, namespace: str, sequences: dict[str, int] | None = None,
+        self,
+        topic: str,
+        namespace: str,
+        sequences: dict[str, int] | None = None,
         decoders: Mapping[str, Callable[[bytes], Any]] | None = None,
     ) -> None:
         self.name, self.pipeline = parse_name(topic, namespace)
@@ -47,9 +50,7 @@ class Incoming:
         self._by_offset = self.name in NUMBERED_BY_OFFSET
         self._raw = self.name in PARSED_BY_THE_FOLD
         self._copied = self.name == "control-log"
-        self._decoders = DECODERS | {
-            f"headrace.{name}.v1": decoder for name, decoder in (decoders or {}).items()
-        }
+        self._decoders = DECODERS | {f"headrace.{name}.v1": decoder for name, decoder in (decoders or {}).items()}
         self._by_bytes = {name.encode(): decoder for name, decoder in self._decoders.items()}
 
     def record(self, message: Message) -> Record | None:
@@ -63,7 +64,10 @@ class Incoming:
                 if headers[4][0] == "ce_sequence" and headers[2][0] == "ce_source":
                     source, sequence = headers[2][1].decode(), int(headers[4][1])
                 else:
-                    source, sequence = header(headers, "ce_source", 2) or "", int(header(headers, "ce_sequence", 4) or "")
+                    source, sequence = (
+                        header(headers, "ce_source", 2) or "",
+                        int(header(headers, "ce_sequence", 4) or ""),
+                    )
             except (TypeError, IndexError, ValueError, AttributeError) as error:
                 raise DeadLetter(f"no source and sequence in the envelope ({error})") from error
             key = source
@@ -88,8 +92,17 @@ class Incoming:
             except ValueError as error:
                 raise DeadLetter(f"{header(headers, 'ce_type', 3)}: {error}") from error
         return Record(
-            event, message.timestamp()[1], self.name, self.pipeline, message.partition(), offset, message.key(), body,
-            source, sequence, headers,
+            event,
+            message.timestamp()[1],
+            self.name,
+            self.pipeline,
+            message.partition(),
+            offset,
+            message.key(),
+            body,
+            source,
+            sequence,
+            headers,
         )
 
 
@@ -129,18 +142,24 @@ class Outgoing:
         self.published += 1
 
     def copy(self, record: Record, emit: Emit, origin: str) -> None:
-        """Produce the sequencer's copy: unchanged, under its first source and sequence, with the place first written."""
+        """Produce the sequencer's copy: unchanged, under its first source and sequence, with its first place."""
         headers: Headers = headers_of(
             header(record.headers, "ce_type", 3) or "", record.source or record.topic, record.sequence
         )
-        correlation = header(record.headers, "ce_correlationid", 5) or f"{record.topic}/{record.partition}/{record.offset}"
+        correlation = (
+            header(record.headers, "ce_correlationid", 5) or f"{record.topic}/{record.partition}/{record.offset}"
+        )
         headers += [
             ("ce_correlationid", correlation),
             ("ce_causationid", header(record.headers, "ce_causationid", 6) or ""),
             (ORIGIN, origin),
         ]
         self._produce(
-            self._full.get((emit.topic, "")) or self._topic(emit), emit.partition, emit.key, record.body, headers,
+            self._full.get((emit.topic, "")) or self._topic(emit),
+            emit.partition,
+            emit.key,
+            record.body,
+            headers,
             record.known_ms,
         )
         self.published += 1
@@ -148,15 +167,24 @@ class Outgoing:
     def dead_letter(self, record_topic: str, message: Message, reason: str) -> None:
         """Produce the message to its dead-letter topic with where it stood and why."""
         fault = FaultFound(
-            pipeline=self._pipeline, topic=record_topic, partition=message.partition(), offset=message.offset(),
-            service=self.source, reason=reason, value=base64.b64encode(message.value() or b"").decode(),
+            pipeline=self._pipeline,
+            topic=record_topic,
+            partition=message.partition(),
+            offset=message.offset(),
+            service=self.source,
+            reason=reason,
+            value=base64.b64encode(message.value() or b"").decode(),
             key=(message.key() or b"").decode("utf-8", "replace"),
             headers={k: bytes(v or b"").decode("utf-8", "replace") for k, v in message.headers() or ()},
             at=datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
         )
         sequence = message.offset() * SEQUENCES_PER_OFFSET + SEQUENCES_PER_OFFSET - 1
         self._produce(
-            record_topic + DLQ, 0, message.key(), encode(fault), headers_of(TYPE_OF[FaultFound], self.source, sequence),
+            record_topic + DLQ,
+            0,
+            message.key(),
+            encode(fault),
+            headers_of(TYPE_OF[FaultFound], self.source, sequence),
             message.timestamp()[1],
         )
 

@@ -1,4 +1,4 @@
-"""Release a pipeline file: check it, store its source, make or check its topics, ask the registry, wait for the answer."""
+"""Release a pipeline file: check it, store its source, see to its topics, ask the registry, wait for the answer."""
 
 from __future__ import annotations
 
@@ -49,16 +49,24 @@ def new_request(kind: str) -> str:
 
 def ask(bus: Bus, event: ControlEvent, request: str, namespace: str = "", limit_s: float = 30.0) -> ControlEvent:
     """Publish an operator's request and return the first event that names it. Raises Refused, NoAnswer."""
-    answers = Follower(bus, namespace, [
-        full_name(topic, namespace=namespace)
-        for topic in ("pipelines", "decisions", "training-requests", "model-updates")
-    ])
+    answers = Follower(
+        bus,
+        namespace,
+        [
+            full_name(topic, namespace=namespace)
+            for topic in ("pipelines", "decisions", "training-requests", "model-updates")
+        ],
+    )
     producer = bus.producer("operator")
     try:
         answers.read_to_end()
         producer.produce(
-            full_name("operator-requests", namespace=namespace), 0, event.pipeline.encode(), encode(event),
-            headers_of(TYPE_OF[type(event)], "/operator", 0), 0,
+            full_name("operator-requests", namespace=namespace),
+            0,
+            event.pipeline.encode(),
+            encode(event),
+            headers_of(TYPE_OF[type(event)], "/operator", 0),
+            0,
         )
         producer.flush()
         deadline = time.monotonic() + limit_s

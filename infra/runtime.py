@@ -46,8 +46,16 @@ class Worker:
     """One fold on one input partition: its state, its sequences, its next offset."""
 
     def __init__(
-        self, fold: Fold, core: ModuleType, place: Place, *, bus: Bus, producer: Producer, namespace: str,
-        open_store: OpenStore, world: Any = None,
+        self,
+        fold: Fold,
+        core: ModuleType,
+        place: Place,
+        *,
+        bus: Bus,
+        producer: Producer,
+        namespace: str,
+        open_store: OpenStore,
+        world: Any = None,
     ) -> None:
         self.fold, self.place, self.world = fold, place, world
         self.offset = 0
@@ -70,7 +78,10 @@ class Worker:
             place[0], namespace, dict(saved.sequences) if saved else None, getattr(core, "DECODERS", None)
         )
         self._outgoing = Outgoing(
-            producer, source_of(fold.service, self.pipeline, self.topic_id, place[1]), namespace, self.pipeline,
+            producer,
+            source_of(fold.service, self.pipeline, self.topic_id, place[1]),
+            namespace,
+            self.pipeline,
             frozenset(fold.outputs),
         )
         self._copies: bool = getattr(core, "COPIES", False)
@@ -124,19 +135,26 @@ class Worker:
         """Numbers for /metrics."""
         own = {f"fold_{name}": count for name, count in getattr(self.state, "counts", {}).items()}
         return {
-            "offset": self.offset, "published": self._outgoing.published, "repeats": self._incoming.repeats,
-            "dead_letters": self.faults, **own,
+            "offset": self.offset,
+            "published": self._outgoing.published,
+            "repeats": self._incoming.repeats,
+            "dead_letters": self.faults,
+            **own,
         }
 
     def _copy(self, record: Record, emits: list[Any]) -> None:
-        origin = header(record.headers, ORIGIN, 7) or f"{record.topic}/{self.topic_id}/{record.partition}/{record.offset}"
+        origin = (
+            header(record.headers, ORIGIN, 7) or f"{record.topic}/{self.topic_id}/{record.partition}/{record.offset}"
+        )
         for emit in emits:
             self._outgoing.copy(record, emit, origin)
 
     def _restore(self, saved: Any) -> Any:
-        tables = {
-            name: self._store.table(name, value_type) for name, value_type in self._tables.items()
-        } if self._store is not None else {}
+        tables = (
+            {name: self._store.table(name, value_type) for name, value_type in self._tables.items()}
+            if self._store is not None
+            else {}
+        )
         if saved is not None:
             return self._core.State(**saved.fields, **tables)
         fresh = getattr(self._core, "fresh", None)
@@ -178,9 +196,19 @@ class FoldRunner:
     """
 
     def __init__(
-        self, group: str, inputs: Sequence[str], bus: Bus, make_worker: MakeWorker, *, namespace: str = "",
-        instance: str = "local", commit_s: float = 1.0, commit_records: int = 5_000, batch: int = BATCH,
-        world: Callable[[str], Any] | None = None, follow_s: float = FOLLOW_S,
+        self,
+        group: str,
+        inputs: Sequence[str],
+        bus: Bus,
+        make_worker: MakeWorker,
+        *,
+        namespace: str = "",
+        instance: str = "local",
+        commit_s: float = 1.0,
+        commit_records: int = 5_000,
+        batch: int = BATCH,
+        world: Callable[[str], Any] | None = None,
+        follow_s: float = FOLLOW_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.group, self.workers = group, dict[Place, WorkerLike]()
@@ -291,8 +319,15 @@ class FoldRunner:
 
 
 def fold_runner(
-    folds: Sequence[Fold], core: ModuleType, bus: Bus, *, namespace: str, instance: str, open_store: OpenStore,
-    world: Callable[[str], Any] | Any = None, **timing: Any,
+    folds: Sequence[Fold],
+    core: ModuleType,
+    bus: Bus,
+    *,
+    namespace: str,
+    instance: str,
+    open_store: OpenStore,
+    world: Callable[[str], Any] | Any = None,
+    **timing: Any,
 ) -> FoldRunner:
     """A runner of one core over the input topics of its folds (the sequencer has many, all others one)."""
     by_input = {fold.input: fold for fold in folds}
@@ -301,7 +336,13 @@ def fold_runner(
     def make(place: Place, producer: Producer) -> Worker:
         name, pipeline = parse_name(place[0], namespace)
         return Worker(
-            by_input[name], core, place, bus=bus, producer=producer, namespace=namespace, open_store=open_store,
+            by_input[name],
+            core,
+            place,
+            bus=bus,
+            producer=producer,
+            namespace=namespace,
+            open_store=open_store,
             world=world_of(pipeline),
         )
 

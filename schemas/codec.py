@@ -31,7 +31,8 @@ class Undecodable(ValueError):
 
 def _events(module: Any, base: type) -> dict[str, type]:
     return {
-        name: cls for name, cls in vars(module).items()
+        name: cls
+        for name, cls in vars(module).items()
         if inspect.isclass(cls) and issubclass(cls, base) and cls is not base
     }
 
@@ -81,7 +82,10 @@ def headers_of(event_type: str, source: str, sequence: int) -> Headers:
     """The five headers of a stream event; the id is the sequence, unique per source."""
     number = str(sequence)
     return [
-        ("ce_specversion", "1.0"), ("ce_id", number), ("ce_source", source), ("ce_type", event_type),
+        ("ce_specversion", "1.0"),
+        ("ce_id", number),
+        ("ce_source", source),
+        ("ce_type", event_type),
         ("ce_sequence", number),
     ]
 

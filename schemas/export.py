@@ -98,7 +98,7 @@ def asyncapi() -> Document:
 
 
 def _tidy(schema: Any) -> Any:
-    """Without titles that only repeat a field's name; descriptions on one line a paragraph; objects open to later fields."""
+    """Without titles that repeat a field's name; one line a paragraph; objects open to later fields."""
     if isinstance(schema, list):
         return [_tidy(item) for item in schema]
     if not isinstance(schema, dict):

@@ -8,9 +8,7 @@ from pydantic import Field
 
 from headrace.schemas.contract import Declared
 
-Metric = Literal[
-    "accuracy", "balanced_accuracy", "logloss", "brier", "f1", "mcc", "auc", "mae", "rmse", "r2"
-]
+Metric = Literal["accuracy", "balanced_accuracy", "logloss", "brier", "f1", "mcc", "auc", "mae", "rmse", "r2"]
 LOWER_IS_BETTER = {"logloss", "brier", "mae", "rmse"}
 
 

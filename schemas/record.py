@@ -40,9 +40,9 @@ class Emit(msgspec.Struct, frozen=True, gc=False):
     """One event on its way to the log.
 
     `topic` is a name of `topics.TOPICS`. `partition` None means: the one that murmur2 of the key gives.
-    `pipeline` is needed only where the fold's own input topic names none. `body` holds the event's bytes
-    where they exist already; then they are forwarded unchanged. `type` overrides the
-    envelope's type, where `event` is a leaner twin of the event that `body` holds. The record's known time is that of the input.
+    `pipeline` is needed only where the fold's own input topic names none. `body` holds the event's bytes where they
+    exist already; then they are forwarded unchanged. `type` overrides the envelope's type, where `event` is a leaner
+    twin of the event that `body` holds. The record's known time is that of the input.
     """
 
     topic: str

@@ -1,4 +1,4 @@
-"""Signatures of the in-band events, which stand among users' records: HMAC-SHA256 over the event without its signature."""
+"""Signatures of the in-band events, which stand among users' records: HMAC-SHA256 over the rest of the event."""
 
 from __future__ import annotations
 

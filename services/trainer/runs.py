@@ -60,8 +60,6 @@ class Runs:
         self._due = self._thin_at = self._clock()
         self.snapshots = 0
 
-    # --- which runs live ------------------------------------------------------------------------------------
-
     def follow(self, live: Mapping[str, Live]) -> int | None:
         """Let runs go that ended, begin or resume those that live; where to read on, if that changed.
 
@@ -137,8 +135,6 @@ class Runs:
         recipe = load_stored(self._wiring.artifacts, definition).recipe
         return core.World(live.started, recipe, definition.contract.label, definition.has_probabilities, columns, alike)
 
-    # --- learning -------------------------------------------------------------------------------------------
-
     def handle(self, message: Message) -> None:
         """Let every run learn one message. Raises StepFailed where the machine, not the example, is at fault."""
         offset = message.offset()
@@ -194,12 +190,8 @@ class Runs:
         return emits
 
     def _stopped(self, record: Record, error: Exception) -> StepFailed:
-        return StepFailed(
-            f"{FOLD} failed at {self.place[0]} offset {record.offset}: {type(error).__name__}: {error}. Nothing of it is "
-            "committed; after a fix the trainer goes on there."
-        )
-
-    # --- snapshots ------------------------------------------------------------------------------------------
+        where, why = f"{self.place[0]} offset {record.offset}", f"{type(error).__name__}: {error}"
+        return StepFailed(f"{FOLD} failed at {where}: {why}. Nothing of it is committed; a restart goes on there.")
 
     def snapshot(self, *, pinned: bool) -> None:
         """Store every run at this offset and announce it; the next commit makes it the place to go on from."""
@@ -266,8 +258,6 @@ class Runs:
                 "unfit_in_a_row": run.unfit,
             }
         return told
-
-    # --- helpers --------------------------------------------------------------------------------------------
 
     def _policies(self) -> Policies:
         return self._releases().released[self.pipeline].definition.policies

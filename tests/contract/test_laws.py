@@ -4,7 +4,6 @@ import hashlib
 import importlib
 import json
 import pickle
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,18 +74,31 @@ def test_a_fold_is_resumable_at_every_position(fold, system):
 def told_elsewhere(system, tmp_path_factory):
     """What every fold tells in two other processes, with other hash seeds."""
     history = tmp_path_factory.mktemp("history") / "history"
-    history.write_bytes(pickle.dumps({
-        name: (fold.module, full_name(fold.input, "rain"), [
-            (m.topic(), m.partition(), m.offset(), m.key(), m.value(), m.headers(), m.timestamp())
-            for m in input_of(fold, system)
-        ])
-        for name, fold in zip(IDS, FOLDS, strict=True)
-    }))
+    history.write_bytes(
+        pickle.dumps(
+            {
+                name: (
+                    fold.module,
+                    full_name(fold.input, "rain"),
+                    [
+                        (m.topic(), m.partition(), m.offset(), m.key(), m.value(), m.headers(), m.timestamp())
+                        for m in input_of(fold, system)
+                    ],
+                )
+                for name, fold in zip(IDS, FOLDS, strict=True)
+            }
+        )
+    )
     return [
-        json.loads(subprocess.run(
-            [sys.executable, __file__, str(history)], capture_output=True, text=True, check=True,
-            env={"PYTHONHASHSEED": seed, "PATH": ""},
-        ).stdout)
+        json.loads(
+            subprocess.run(
+                [sys.executable, __file__, str(history)],
+                capture_output=True,
+                text=True,
+                check=True,
+                env={"PYTHONHASHSEED": seed, "PATH": ""},
+            ).stdout
+        )
         for seed in ("1", "2")
     ]
 
@@ -104,10 +116,15 @@ def digest_of(outputs):
 @every_fold
 def test_a_fold_emits_only_what_the_table_of_topics_lets_it(fold, system):
     core = core_of(fold)
-    for record, emits in zip(records_of(fold, system), [
-        core.step(state, record, core.example_world())
-        for state in [fresh(core)] for record in records_of(fold, system)
-    ], strict=True):
+    for record, emits in zip(
+        records_of(fold, system),
+        [
+            core.step(state, record, core.example_world())
+            for state in [fresh(core)]
+            for record in records_of(fold, system)
+        ],
+        strict=True,
+    ):
         assert len(emits) <= OUTPUTS_PER_STEP
         for emit in emits:
             assert emit.topic in fold.outputs
@@ -120,15 +137,25 @@ def outputs_of(fold, system, messages, batch):
     """The output logs, without repeats, of the real loop over given messages."""
     bus, core = MemoryBus(clock=lambda: 0), core_of(fold)
     for topic in {fold.input, *fold.outputs, "pipelines"}:
-        bus.create_topics([TopicSpec(full_name(topic, "rain"), 1, {}), TopicSpec(full_name(topic, "rain") + "-dlq", 1, {})])
+        bus.create_topics(
+            [TopicSpec(full_name(topic, "rain"), 1, {}), TopicSpec(full_name(topic, "rain") + "-dlq", 1, {})]
+        )
     for message in system.bus.read(("pipelines", 0), 0, 100) if fold.input.startswith("<p>") else ():
         bus.append("pipelines", 0, message.key(), message.value(), message.headers(), message.timestamp()[1])
     for m in messages:
         bus.append(m.topic(), m.partition(), m.key(), m.value(), m.headers() or [], m.timestamp()[1])
 
     def make(place, producer):
-        return Worker(fold, core, place, bus=bus, producer=producer, namespace="", open_store=lambda *_: None,
-                      world=core.example_world())
+        return Worker(
+            fold,
+            core,
+            place,
+            bus=bus,
+            producer=producer,
+            namespace="",
+            open_store=lambda *_: None,
+            world=core.example_world(),
+        )
 
     runner = FoldRunner(fold.id, [fold.input], bus, make, batch=batch, commit_s=0, follow_s=0)
     while runner.tick(0.0) or runner.handled < len(messages):

@@ -13,8 +13,12 @@ from headrace.services import FOLDS, SERVICES
 ROOT = Path(__file__).parents[2]
 WORLD = ("headrace.infra", "confluent_kafka", "kafka", "lmdb", "duckdb", "pyarrow", "faust", "fastapi", "fsspec")
 ROOMS = ("schemas", "services", "infra")
-SOURCES = [p for room in (*ROOMS, "headrace", "tests", "benchmarks") for p in sorted((ROOT / room).rglob("*.py"))
-           if not any(part in ROOMS for part in p.relative_to(ROOT).parts[1:2]) or room != "headrace"]
+SOURCES = [
+    p
+    for room in (*ROOMS, "headrace", "tests", "benchmarks")
+    for p in sorted((ROOT / room).rglob("*.py"))
+    if not any(part in ROOMS for part in p.relative_to(ROOT).parts[1:2]) or room != "headrace"
+]
 MODULES = sorted({fold.module: fold for fold in FOLDS}.items())
 
 
@@ -22,7 +26,9 @@ MODULES = sorted({fold.module: fold for fold in FOLDS}.items())
 def test_a_fold_imports_nothing_of_the_world_and_river_only_where_the_table_says(module, fold):
     listing = subprocess.run(
         [sys.executable, "-c", f"import {module}, sys; print('\\n'.join(sys.modules))"],
-        capture_output=True, text=True, check=True,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     worldly = [name for name in listing if any(name == w or name.startswith(w + ".") for w in WORLD)]
     assert worldly == []
@@ -57,8 +63,14 @@ def test_no_topic_is_its_own_dead_letter_topic():
 
 def test_importing_the_package_loads_neither_a_client_nor_river():
     listing = subprocess.run(
-        [sys.executable, "-c", "import headrace, headrace.pipeline, headrace.contract, sys; print('\\n'.join(sys.modules))"],
-        capture_output=True, text=True, check=True,
+        [
+            sys.executable,
+            "-c",
+            "import headrace, headrace.pipeline, headrace.contract, sys; print('\\n'.join(sys.modules))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     assert not {"kafka", "confluent_kafka", "river", "lmdb", "duckdb"} & {name.split(".")[0] for name in listing}
 
@@ -66,6 +78,8 @@ def test_importing_the_package_loads_neither_a_client_nor_river():
 def test_importing_the_sdk_needs_only_its_own_libraries():
     listing = subprocess.run(
         [sys.executable, "-c", "import headrace; headrace.Client; import sys; print('\\n'.join(sys.modules))"],
-        capture_output=True, text=True, check=True,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     assert not {"confluent_kafka", "river", "lmdb", "duckdb", "pyarrow"} & {name.split(".")[0] for name in listing}

@@ -74,9 +74,14 @@ def stack(kafka, namespace, tmp_path, monkeypatch):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     for name, value in {
-        "KAFKA_BOOTSTRAP_SERVERS": kafka, "HEADRACE_HOME": str(tmp_path), "HEADRACE_NAMESPACE": namespace,
-        "HEADRACE_INSTANCE": "e2e", "HEADRACE_ARTIFACT_KEY": "e2e-test-key", "HEADRACE_QUERY_PORT": str(port),
-        "HEADRACE_SESSION_TIMEOUT_S": "6", "HEADRACE_TICK_S": "5",
+        "KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "HEADRACE_HOME": str(tmp_path),
+        "HEADRACE_NAMESPACE": namespace,
+        "HEADRACE_INSTANCE": "e2e",
+        "HEADRACE_ARTIFACT_KEY": "e2e-test-key",
+        "HEADRACE_QUERY_PORT": str(port),
+        "HEADRACE_SESSION_TIMEOUT_S": "6",
+        "HEADRACE_TICK_S": "5",
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)

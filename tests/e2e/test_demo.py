@@ -15,7 +15,12 @@ def test_the_demo_tells_what_happened(kafka, tmp_path):
     environment = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": kafka}
     done = subprocess.run(
         [sys.executable, "-m", "headrace", "demo", "--rows", str(ROWS), "--rate", "400", "--json"],
-        capture_output=True, text=True, timeout=240, cwd=tmp_path, env=environment, check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3_000:]
     report = json.loads(done.stdout)

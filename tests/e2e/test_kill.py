@@ -82,7 +82,8 @@ def test_nothing_is_lost_or_learned_twice_when_every_service_is_killed_at_random
     last = records[-1].offset + 1
     taken = until(
         lambda: next((r.event for r in stack.records("<p>.snapshots", "rain") if r.event.offset >= last), None),
-        limit_s=60, says="a snapshot of the whole log",
+        limit_s=60,
+        says="a snapshot of the whole log",
     )
     (snapshot,) = taken.runs.values()
     served = model_bytes.loads(stack.artifacts.get(snapshot.uri)[0])

@@ -17,7 +17,9 @@ def wheel(tmp_path_factory):
     out = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)],
-        check=True, capture_output=True, text=True,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     (found,) = out.glob("*.whl")
     return found
@@ -26,8 +28,12 @@ def wheel(tmp_path_factory):
 def test_every_module_stands_in_the_wheel_once(wheel):
     names = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")]
     assert all(name.startswith("headrace/") for name in names)
-    sources = [path for room in ("schemas", "services", "infra", "headrace") for path in (ROOT / room).rglob("*.py")
-               if "__pycache__" not in path.parts]
+    sources = [
+        path
+        for room in ("schemas", "services", "infra", "headrace")
+        for path in (ROOT / room).rglob("*.py")
+        if "__pycache__" not in path.parts
+    ]
     real = {path.resolve() for path in sources}
     assert Counter(names).most_common(1)[0][1] == 1
     assert len(names) == len(real)
@@ -42,7 +48,11 @@ def test_the_wheel_is_imported_outside_the_clone(wheel, tmp_path):
         "print(headrace.__file__, sum(1 for _ in rainfall_rows()))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
     )
     file, rows = done.stdout.split()
@@ -52,5 +62,9 @@ def test_the_wheel_is_imported_outside_the_clone(wheel, tmp_path):
 
 def test_what_is_no_code_is_in_the_wheel_too(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    for needed in ("headrace/examples/rainfall.csv.xz", "headrace/infra/kafka/pom.xml", "headrace/infra/kafka/log4j2.yaml"):
+    for needed in (
+        "headrace/examples/rainfall.csv.xz",
+        "headrace/infra/kafka/pom.xml",
+        "headrace/infra/kafka/log4j2.yaml",
+    ):
         assert needed in names

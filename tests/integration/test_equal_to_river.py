@@ -61,7 +61,9 @@ def dataset(name, rows):
 def source_of(name):
     first = next(dataset(name, 1))[0]
     columns = "\n    ".join(f"{column}: float" for column in first)
-    return TEMPLATE.format(columns=columns, recipe=RECIPES[name], label="float" if name in REGRESSION else "bool").encode()
+    return TEMPLATE.format(
+        columns=columns, recipe=RECIPES[name], label="float" if name in REGRESSION else "bool"
+    ).encode()
 
 
 def streamed(name, delay, rows, tmp_path):
@@ -114,7 +116,9 @@ def check(name, delay, rows, tmp_path):
     assert served == expected
 
     ours = metrics.LogLoss() if is_binary else metrics.MAE()
-    labelled = [r.event for r in system.records("<p>.labelled-examples", "rain") if isinstance(r.event, ExampleLabelled)]
+    labelled = [
+        r.event for r in system.records("<p>.labelled-examples", "rain") if isinstance(r.event, ExampleLabelled)
+    ]
     for event in labelled:
         value = event.prediction.predictions["champion"].value
         if value is not None:  # River skips rows that a cold model has no answer for

@@ -177,3 +177,25 @@ def test_two_starts_at_once_give_one_broker(home, without_docker):
         start.join()
     assert len(found) == 2
     assert len(set(found)) == 1
+
+
+@pytest.mark.containers
+@pytest.mark.skipif(not local_broker.has_docker(), reason="no container engine answers")
+def test_with_docker_it_runs_in_a_container_and_keeps_its_topics_over_a_stop(tmp_path):
+    said = []
+    try:
+        address = local_broker.ensure_broker(tmp_path, said.append, {})
+        assert said[-1].startswith("Starting Apache Kafka 4.2.0 in Docker on 127.0.0.1:")
+        assert local_broker.running(tmp_path).container.startswith("headrace-kafka-")
+        bus = KafkaBus(address)
+        bus.create_topics([TopicSpec("t", 1, {})])
+        before = bus.topic_id("t")
+        bus.close()
+        assert local_broker.stop_local_broker(tmp_path)
+        assert not local_broker.answers(address)
+        assert KafkaBus(local_broker.ensure_broker(tmp_path, said.append, {})).topic_id("t") == before
+    finally:
+        broker = local_broker.running(tmp_path)
+        local_broker.stop_local_broker(tmp_path)
+        if broker:
+            subprocess.run(["docker", "volume", "rm", broker.container], check=True, capture_output=True)

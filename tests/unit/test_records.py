@@ -12,28 +12,45 @@ from headrace.schemas.stream import LabelArrived, Tick
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LABEL = LabelArrived(id="a", time=NOON, label=True)
+BODY = encode(LABEL)
 
 
 class Sent:
     """A message as a client hands it over."""
 
-    def __init__(self, offset, headers, body=encode(LABEL), topic="rain.predictions", partition=0, at_ms=7):
+    def __init__(self, offset, headers, body=BODY, topic="rain.predictions", partition=0, at_ms=7):
         self._all = (topic, partition, offset, b"a", body, headers, (1, at_ms))
 
-    def topic(self): return self._all[0]
-    def partition(self): return self._all[1]
-    def offset(self): return self._all[2]
-    def key(self): return self._all[3]
-    def value(self): return self._all[4]
-    def headers(self): return self._all[5]
-    def timestamp(self): return self._all[6]
+    def topic(self):
+        return self._all[0]
+
+    def partition(self):
+        return self._all[1]
+
+    def offset(self):
+        return self._all[2]
+
+    def key(self):
+        return self._all[3]
+
+    def value(self):
+        return self._all[4]
+
+    def headers(self):
+        return self._all[5]
+
+    def timestamp(self):
+        return self._all[6]
 
 
 class Kept:
     """A producer that keeps what it was given."""
 
-    def __init__(self): self.sent = []
-    def produce(self, *what): self.sent.append(what)
+    def __init__(self):
+        self.sent = []
+
+    def produce(self, *what):
+        self.sent.append(what)
 
 
 def enveloped(source, sequence, event_type=TYPE_OF[LabelArrived]):
@@ -97,11 +114,13 @@ def test_outputs_are_numbered_by_the_inputs_offset_across_topics():
     kept = Kept()
     outgoing = Outgoing(kept, "/validator/rain/1f3a9c2e/0", "t1-", "rain")
     record = Record(None, 123, "<p>.data-arrived", "rain", 0, 41)
-    outgoing.publish(record, [
-        Emit("<p>.data-validated", LABEL, key=b"a", body=b"as it was"), Emit("<p>.data-rejected", LABEL, partition=0)
-    ])
+    outgoing.publish(
+        record,
+        [Emit("<p>.data-validated", LABEL, key=b"a", body=b"as it was"), Emit("<p>.data-rejected", LABEL, partition=0)],
+    )
     assert [(sent[0], sent[1], sent[3], sent[5]) for sent in kept.sent] == [
-        ("t1-rain.data-validated", None, b"as it was", 123), ("t1-rain.data-rejected", 0, encode(LABEL), 123)
+        ("t1-rain.data-validated", None, b"as it was", 123),
+        ("t1-rain.data-rejected", 0, encode(LABEL), 123),
     ]
     assert [dict(sent[4])["ce_sequence"] for sent in kept.sent] == ["2686976", "2686977"]
 
@@ -115,15 +134,27 @@ def test_a_fold_may_write_only_what_its_table_lets_it():
 def test_a_step_emits_at_most_a_thousand():
     outgoing = Outgoing(Kept(), "/joiner/rain/0/0", "", "rain")
     with pytest.raises(NotDeclared, match="1001 outputs"):
-        outgoing.publish(Record(None, 0, "<p>.predictions", "rain", 0, 0), [Emit("<p>.labelled-examples", LABEL)] * 1001)
+        outgoing.publish(
+            Record(None, 0, "<p>.predictions", "rain", 0, 0), [Emit("<p>.labelled-examples", LABEL)] * 1001
+        )
 
 
 def test_a_control_event_names_its_cause_and_the_whole_storys_id():
     kept = Kept()
-    record = Record(None, 0, "control-log", "", 0, 9, headers=[
-        *enveloped("/x", 1), ("ce_correlationid", b"story"), ("ce_causationid", b"before"),
-        (ORIGIN, b"pipelines/aa/0/2"),
-    ])
+    record = Record(
+        None,
+        0,
+        "control-log",
+        "",
+        0,
+        9,
+        headers=[
+            *enveloped("/x", 1),
+            ("ce_correlationid", b"story"),
+            ("ce_causationid", b"before"),
+            (ORIGIN, b"pipelines/aa/0/2"),
+        ],
+    )
     event = TrainingRequested(pipeline="rain", request="r", trigger="person", cause="c", release=1, seed=0, start=0)
     Outgoing(kept, "/orchestrator/-/0/0", "", "").publish(record, [Emit("training-requests", event, partition=0)])
     headers = dict(kept.sent[0][4])
@@ -133,18 +164,39 @@ def test_a_control_event_names_its_cause_and_the_whole_storys_id():
 def test_the_sequencers_copy_keeps_its_first_source_sequence_and_bytes():
     kept = Kept()
     body = b'{"pipeline":"rain"}'
-    record = Record(None, 5, "model-updates", "", 0, 7, key=b"rain", body=body, source="/registry/-/0/0", sequence=65_536,
-                    headers=enveloped("/registry/-/0/0", 65_536, TYPE_OF[ModelUpdated]))
-    Outgoing(kept, "/sequencer/-/0/0", "", "").copy(record, Emit("control-log", LABEL, partition=0), "model-updates/aa/0/7")
+    record = Record(
+        None,
+        5,
+        "model-updates",
+        "",
+        0,
+        7,
+        key=b"rain",
+        body=body,
+        source="/registry/-/0/0",
+        sequence=65_536,
+        headers=enveloped("/registry/-/0/0", 65_536, TYPE_OF[ModelUpdated]),
+    )
+    Outgoing(kept, "/sequencer/-/0/0", "", "").copy(
+        record, Emit("control-log", LABEL, partition=0), "model-updates/aa/0/7"
+    )
     headers = dict(kept.sent[0][4])
     assert kept.sent[0][3] == body
-    assert (headers["ce_source"], headers["ce_sequence"], headers[ORIGIN]) == ("/registry/-/0/0", "65536", "model-updates/aa/0/7")
+    assert (headers["ce_source"], headers["ce_sequence"], headers[ORIGIN]) == (
+        "/registry/-/0/0",
+        "65536",
+        "model-updates/aa/0/7",
+    )
 
 
 def test_a_tick_of_users_topics_is_copied_under_its_place():
     kept = Kept()
-    record = Record(Tick(schedule="minute", due=NOON), 5, "ticks", "", 0, 7, sequence=7 * 65_536, headers=enveloped("/s", 0))
-    Outgoing(kept, "/sequencer/-/0/0", "", "").copy(record, Emit("control-log", record.event, partition=0), "ticks/aa/0/7")
+    record = Record(
+        Tick(schedule="minute", due=NOON), 5, "ticks", "", 0, 7, sequence=7 * 65_536, headers=enveloped("/s", 0)
+    )
+    Outgoing(kept, "/sequencer/-/0/0", "", "").copy(
+        record, Emit("control-log", record.event, partition=0), "ticks/aa/0/7"
+    )
     assert dict(kept.sent[0][4])["ce_source"] == "ticks"
 
 

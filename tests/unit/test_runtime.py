@@ -41,8 +41,9 @@ class Joiner:
             return self.stores[-1]
 
         timing = {"commit_s": 3600.0, "commit_records": 10**9, "follow_s": 0.0, "batch": 1} | self.timing
-        self.runner = fold_runner(folds_of("joiner"), core, self.bus, namespace="", instance="i",
-                                  open_store=open_store, **timing)
+        self.runner = fold_runner(
+            folds_of("joiner"), core, self.bus, namespace="", instance="i", open_store=open_store, **timing
+        )
         self.runner.pipelines.released["rain"] = None  # released: the runner subscribes to its topics
         self.runner.tick()
 
@@ -63,7 +64,9 @@ def put(bus, event, offset, source="/predictor/rain/0/0"):
 
 
 def prediction(id):
-    return PredictionMade(id=id, time=NOON, features={"x": 1.0}, predictions={}, served=None, release=1, epoch=0, origin=(0, 0))
+    return PredictionMade(
+        id=id, time=NOON, features={"x": 1.0}, predictions={}, served=None, release=1, epoch=0, origin=(0, 0)
+    )
 
 
 def told(bus, repeats=False):
@@ -165,7 +168,9 @@ def test_a_step_that_raises_ends_the_process_and_names_the_record(bus, tmp_path,
     worker = joiner.runner.workers[INPUT, 0]
     worker._step = lambda state, record, world: 1 / 0
     put(bus, prediction("a"), 0)
-    with pytest.raises(StepFailed, match=r"joiner-core failed at rain.predictions partition 0 offset 0.*ZeroDivisionError"):
+    with pytest.raises(
+        StepFailed, match=r"joiner-core failed at rain.predictions partition 0 offset 0.*ZeroDivisionError"
+    ):
         joiner.drain()
 
 
@@ -176,5 +181,5 @@ def test_a_topic_that_was_created_anew_is_refused_with_the_next_command(bus, tmp
     joiner.runner.commit()
     bus.delete_topic(INPUT)
     bus.create_topics([TopicSpec(INPUT, 1, {})])
-    with pytest.raises(StateForeign, match="created anew.*headrace reset joiner"):
+    with pytest.raises(StateForeign, match=r"created anew.*headrace reset joiner"):
         joiner.crash()
