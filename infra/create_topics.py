@@ -93,9 +93,10 @@ def acls(pipelines: Sequence[str] = (), namespace: str = "") -> list[dict[str, s
             for operation, services in (("Write", topic.producers), ("Read", topic.consumers)):
                 rows += [{"principal": service, "operation": operation, "topic": full} for service in services]
             rows += [{"principal": service, "operation": "Write", "topic": full + DLQ} for service in _readers(topic)]
-    rows += [
-        {"principal": service, "operation": "Read", "group": f"{namespace}headrace-{service}-"} for service in SERVICES
-    ]
+    for prefix in dict.fromkeys((namespace, "")):  # readers of tables name themselves without the namespace
+        rows += [
+            {"principal": service, "operation": "Read", "group": f"{prefix}headrace-{service}-"} for service in SERVICES
+        ]
     return rows
 
 
