@@ -475,6 +475,7 @@ def test_a_slow_load_is_followed_by_a_pause_and_only_the_newest_revision_is_load
     for _ in range(3):
         plant.learn()
         plant.snapshot()
+        plant.now += 2 * arms_module.POLL_S / 1_000
         arms.tick()
     assert (arms.loads, champion(arms).learned_to) == (1, 10)
     plant.now += 60
