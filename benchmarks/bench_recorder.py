@@ -43,6 +43,7 @@ from headrace.schemas.topics import full_name
 from headrace.services.recorder.recorder import Recorder
 from headrace.services.recorder.store import Store
 
+CHUNK = 500  # rows written before the recorder reads them, so that it meets fresh messages, as it does live
 FEATURES = ("temperature", "dew_point", "sea_level_pressure", "visibility", "wind", "max_wind", "max_t", "min_t")
 WEATHER = ContractSpec(
     name="Weather",
@@ -52,40 +53,39 @@ WEATHER = ContractSpec(
 START_MS = time.time_ns() // 1_000_000 - 3_600_000  # of now: brokers delete what is old by its own timestamp
 
 
-def write_log(bus: Bus, namespace: str, rows: int) -> int:
-    """What the services write for so many rows of a stream; returns the count of records."""
-    create_topics.create(bus, namespace)
-    create_topics.create_pipeline(bus, "rainfall", 1, Policies(), namespace)
-    producer, rng, sent = bus.producer("bench"), random.Random(1), 0
-    began = datetime.fromtimestamp(START_MS / 1000, UTC)
+class Stream:
+    """What the services write for a stream, some rows at a time."""
 
-    def send(topic: str, event: Any, source: str, number: int, more: Any = ()) -> None:
-        nonlocal sent
-        pipeline = "rainfall" if topic.startswith("<p>.") else ""
-        headers = headers_of(TYPE_OF[type(event)], source, number * 65_536) + list(more)
-        body = encode(event)
-        producer.produce(full_name(topic, pipeline, namespace), 0, b"k", body, headers, START_MS + number)
-        sent += 1
+    def __init__(self, bus: Bus, namespace: str) -> None:
+        create_topics.create(bus, namespace)
+        create_topics.create_pipeline(bus, "rainfall", 1, Policies(), namespace)
+        self.written = self._rows = 0
+        self._producer, self._namespace, self._rng = bus.producer("bench"), namespace, random.Random(1)
+        definition = ReleaseDefinition(
+            contract=WEATHER,
+            policies=Policies(),
+            contract_digest="",
+            policies_digest="",
+            recipe_digest="",
+            source_digest="",
+            source_uri="",
+        )
+        release = PipelineReleased(
+            pipeline="rainfall", release=1, definition=definition, partitions=1, request="r", by="b"
+        )
+        origin = [("ce_correlationid", ""), ("ce_causationid", ""), ("ce_origin", "pipelines/1f3a9c2e/0/0")]
+        self._send("control-log", release, "/registry/-/1f3a9c2e/0", 1, origin)
+        self._producer.flush()
 
-    definition = ReleaseDefinition(
-        contract=WEATHER,
-        policies=Policies(),
-        contract_digest="",
-        policies_digest="",
-        recipe_digest="",
-        source_digest="",
-        source_uri="",
-    )
-    release = PipelineReleased(pipeline="rainfall", release=1, definition=definition, partitions=1, request="r", by="b")
-    send(
-        "control-log",
-        release,
-        "/registry/-/1f3a9c2e/0",
-        1,
-        [("ce_correlationid", ""), ("ce_causationid", ""), ("ce_origin", "pipelines/1f3a9c2e/0/0")],
-    )
-    for n in range(rows):
-        at = began + timedelta(seconds=n)
+    def write(self, rows: int) -> None:
+        """Some rows more."""
+        for n in range(self._rows, self._rows + rows):
+            self._write(n)
+        self._rows += rows
+        self._producer.flush()
+
+    def _write(self, n: int) -> None:
+        rng, at = self._rng, datetime.fromtimestamp(START_MS / 1000, UTC) + timedelta(milliseconds=n)
         made = PredictionMade(
             id=f"station-1-{n:07d}",
             time=at,
@@ -97,45 +97,36 @@ def write_log(bus: Bus, namespace: str, rows: int) -> int:
             origin=(0, 2 * n),
             baselines=Baselines(majority=False, mean=0.31, last=n % 3 == 0),
         )
-        label = rng.random() < 0.3
-        send("<p>.predictions", made, "/predictor/rainfall/1f3a9c2e/0", 2 * n)
-        send(
-            "<p>.predictions",
-            LabelArrived(id=made.id, time=at, label=label),
-            "/predictor/rainfall/1f3a9c2e/0",
-            2 * n + 1,
+        label = LabelArrived(id=made.id, time=at, label=rng.random() < 0.3)
+        joined = ExampleLabelled(
+            prediction=made,
+            label=label.label,
+            predicted_at_ms=START_MS + n,
+            labelled_at_ms=START_MS + n + 1_500,
+            partition=0,
+            number=n,
+            pending_from=n,
+            known_to=n,
         )
-        send(
-            "<p>.labelled-examples",
-            ExampleLabelled(
-                prediction=made,
-                label=label,
-                predicted_at_ms=START_MS + n,
-                labelled_at_ms=START_MS + n + 1_500,
-                partition=0,
-                number=n,
-                pending_from=n,
-                known_to=n,
-            ),
-            "/joiner/rainfall/1f3a9c2e/0",
-            2 * n + 1,
-        )
+        self._send("<p>.predictions", made, "/predictor/rainfall/1f3a9c2e/0", 2 * n)
+        self._send("<p>.predictions", label, "/predictor/rainfall/1f3a9c2e/0", 2 * n + 1)
+        self._send("<p>.labelled-examples", joined, "/joiner/rainfall/1f3a9c2e/0", 2 * n + 1)
         if n % 100 == 0:
-            send(
-                "<p>.data-rejected",
-                RecordRejected(
-                    id=f"bad-{n}",
-                    topic="rainfall.data-arrived",
-                    partition=0,
-                    offset=n,
-                    value=b"{}" * 60,
-                    problems=[Problem(code="out_of_range", message="wind is 94, over 20", feature="wind")],
-                ),
-                "/validator/rainfall/1f3a9c2e/0",
-                n,
+            reject = RecordRejected(
+                id=f"bad-{n}",
+                topic="rainfall.data-arrived",
+                partition=0,
+                offset=n,
+                value=b"{}" * 60,
+                problems=[Problem(code="out_of_range", message="wind is 94, over 20", feature="wind")],
             )
-    producer.flush()
-    return sent
+            self._send("<p>.data-rejected", reject, "/validator/rainfall/1f3a9c2e/0", n)
+
+    def _send(self, topic: str, event: Any, source: str, number: int, more: Any = ()) -> None:
+        name = full_name(topic, "rainfall" if topic.startswith("<p>.") else "", self._namespace)
+        headers = headers_of(TYPE_OF[type(event)], source, number * 65_536) + list(more)
+        self._producer.produce(name, 0, b"k", encode(event), headers, START_MS + number)
+        self.written += 1
 
 
 def measured(work: Callable[[], None]) -> tuple[float, float]:
@@ -145,8 +136,10 @@ def measured(work: Callable[[], None]) -> tuple[float, float]:
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def record(bus: Bus, namespace: str, path: Path, records: int, capture: list[Any] | None = None) -> tuple[float, float]:
-    """The recorder from the log's start to a checkpointed file."""
+def record(
+    bus: Bus, namespace: str, path: Path, rows: int, capture: list[Any] | None = None
+) -> tuple[float, float, int]:
+    """The recorder follows a stream, to a checkpointed file: CPU, wall, records. Only its own time counts."""
     store = Store(path)
     if capture is not None:
         commit = store.commit
@@ -156,18 +149,28 @@ def record(bus: Bus, namespace: str, path: Path, records: int, capture: list[Any
             commit(capture[-1], positions)
 
         store.commit = keep  # type: ignore[method-assign]
-    recorder = Recorder(bus, store, namespace=namespace)
+    stream = Stream(bus, namespace)
+    recorder = Recorder(bus, store, namespace=namespace, commit_s=1e9)
+    done = 0
+    while not store.features:  # the tables are made before the clock starts, as on the other side
+        done += recorder.tick(1.0)
 
-    def work() -> None:
-        done = 0
-        while done < records:
+    def catch_up() -> None:
+        nonlocal done
+        while done < stream.written:
             done += recorder.tick(1.0)
+
+    def finish() -> None:
         recorder.commit()
         store.checkpoint()
 
-    spent = measured(work)
+    spent = []
+    for _ in range(0, rows, CHUNK):
+        stream.write(CHUNK)
+        spent.append(measured(catch_up))
+    spent.append(measured(finish))
     recorder.close()
-    return spent
+    return sum(cpu for cpu, _ in spent), sum(wall for _, wall in spent), stream.written
 
 
 def ingest(path: Path, transactions: list[Any]) -> tuple[float, float]:
@@ -197,23 +200,21 @@ def main() -> None:
     parser.add_argument("--kafka", metavar="ADDRESS")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    memory = MemoryBus()
-    sides: dict[str, tuple[Bus, str]] = {"in-process log": (memory, "")}
-    records = write_log(memory, "", chosen.rows)
+    sides: dict[str, Callable[[], tuple[Bus, str]]] = {"in-process log": lambda: (MemoryBus(), "")}
     if chosen.kafka:
         from headrace.infra.kafka_bus import KafkaBus
 
-        kafka, namespace = KafkaBus(chosen.kafka), f"bench-{uuid.uuid4().hex[:6]}-"
-        write_log(kafka, namespace, chosen.rows)
-        sides["Kafka"] = (kafka, namespace)
-    tidy_memory()
+        kafka = KafkaBus(chosen.kafka)
+        sides["Kafka"] = lambda: (kafka, f"bench-{uuid.uuid4().hex[:6]}-")
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in (*sides, "DuckDB alone")}
     with tempfile.TemporaryDirectory() as folder:
         transactions: list[Any] = []
-        record(memory, "", Path(folder) / "warm-up.duckdb", records, transactions)
+        *_, records = record(MemoryBus(), "", Path(folder) / "warm-up.duckdb", chosen.rows, transactions)
+        tidy_memory()
         for number in range(chosen.rounds):
-            for name, (bus, namespace) in sides.items():
-                results[name].append(record(bus, namespace, Path(folder) / f"{name}-{number}.duckdb", records))
+            for name, side in sides.items():
+                cpu, wall, _ = record(*side(), Path(folder) / f"{name}-{number}.duckdb", chosen.rows)
+                results[name].append((cpu, wall))
             results["DuckDB alone"].append(ingest(Path(folder) / f"alone-{number}.duckdb", transactions))
     report = summary(results, records)
     print(json.dumps(report) if chosen.json else "\n".join(lines(report)))

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter, process_time, time
 from typing import Any
 
 from river import linear_model, preprocessing
@@ -42,6 +42,7 @@ from headrace.services.trainer.__main__ import build
 ROUNDS, ROWS = 5, 40_000
 COLUMNS = tuple(f"column_{n}" for n in range(8))
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+NOW_MS = int(time() * 1000)  # older records would be past their topic's retention
 KEY = b"bench"
 SOURCE = f'''
 from headrace import Contract, Pipeline
@@ -115,7 +116,7 @@ class Plant:
         for event in events:
             number = self._said[topic] = self._said.get(topic, -1) + 1
             headers = headers_of(TYPE_OF[type(event)], source, number << 16)
-            producer.produce(name, 0, b"bench", encode(event), headers, 1_767_268_800_000)
+            producer.produce(name, 0, b"bench", encode(event), headers, NOW_MS)
         producer.flush()
 
 
@@ -137,8 +138,8 @@ def labelled(number: int, row: Row) -> ExampleLabelled:
     return ExampleLabelled(
         prediction=prediction,
         label=y,
-        predicted_at_ms=1_767_268_800_000,
-        labelled_at_ms=1_767_268_900_000,
+        predicted_at_ms=NOW_MS,
+        labelled_at_ms=NOW_MS,
         partition=0,
         number=number,
         pending_from=number + 1,

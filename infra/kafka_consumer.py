@@ -39,7 +39,8 @@ class KafkaReader:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._bootstrap = config["bootstrap.servers"]
-        self._client = Consumer(config | FETCHING | {"group.id": f"{config['client.id']}-reader"})  # asked for, never joined
+        unused = {"group.id": f"{config['client.id']}-reader"}  # librdkafka wants a name; nobody joins it
+        self._client = Consumer(config | FETCHING | unused)
 
     def assign(self, offsets: Mapping[Place, int]) -> None:
         self._client.assign([TopicPartition(*place, offset) for place, offset in offsets.items()])

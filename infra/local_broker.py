@@ -25,7 +25,7 @@ from headrace.infra import kafka_jars
 from headrace.infra.kafka_jars import NODE, VERSION, NoBroker, Say
 
 PORT = 9092
-START_S, STOP_S = 60.0, 60.0
+START_S, STOP_S = 180.0, 60.0
 IMAGE = f"apache/kafka:{VERSION}"
 THREE_WAYS = (
     "No broker. Three ways: set KAFKA_BOOTSTRAP_SERVERS to the address of one; or start Docker (apache/kafka is run); "
@@ -157,8 +157,9 @@ def _start_container(home: Path, say: Say) -> Broker:
         "log.dirs": "/var/lib/kafka/data",
     }
     variables = {f"KAFKA_{setting.upper().replace('.', '_')}": value for setting, value in settings.items()}
-    variables["KAFKA_HEAP_OPTS"] = "-Xms256m -Xmx512m"
-    _docker("rm", "-f", name)
+    heap, other = kafka_jars.JVM[:2], kafka_jars.JVM[2:]
+    variables |= {"KAFKA_HEAP_OPTS": " ".join(heap), "KAFKA_JVM_PERFORMANCE_OPTS": " ".join(other)}
+    _docker("rm", "-fv", name)
     done = _docker(
         "run",
         "-d",
@@ -184,7 +185,7 @@ def _start_container(home: Path, say: Say) -> Broker:
 
 
 def _stop_container(name: str) -> bool:
-    return _docker("stop", name).returncode == 0 and _docker("rm", "-f", name).returncode == 0
+    return _docker("stop", name).returncode == 0 and _docker("rm", "-fv", name).returncode == 0
 
 
 def _docker(*arguments: str, limit_s: float = 600) -> subprocess.CompletedProcess[str]:

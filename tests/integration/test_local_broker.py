@@ -179,6 +179,7 @@ def test_two_starts_at_once_give_one_broker(home, without_docker):
     assert len(set(found)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.containers
 @pytest.mark.skipif(not local_broker.has_docker(), reason="no container engine answers")
 def test_with_docker_it_runs_in_a_container_and_keeps_its_topics_over_a_stop(tmp_path):
