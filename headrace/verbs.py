@@ -39,7 +39,7 @@ def verbs(model: Any, label: LabelSpec, has_probabilities: bool) -> tuple[Answer
     return answer, _learns_numbers(learn) if label.task == "regression" else learn
 
 
-def test_then_train(model: Any, label: LabelSpec, has_probabilities: bool) -> Train:
+def answer_then_learn(model: Any, label: LabelSpec, has_probabilities: bool) -> Train:
     """How this model answers an example and then learns it, in one call; None for an answer that cannot be used."""
     from headrace.fast_path import fast_test_then_train
 

@@ -64,7 +64,7 @@ def python() -> Iterator[Result]:
 
 def libraries() -> Iterator[Result]:
     """What services import."""
-    missing = [name for name in SERVICES_NEED if importlib.util.find_spec(name) is None]
+    missing = [name for name in SERVICES_NEED if name not in sys.modules and importlib.util.find_spec(name) is None]
     if missing:
         yield Result("note", f"without {', '.join(missing)} only publishing and reading work", SERVICES_EXTRA)
     else:

@@ -60,6 +60,11 @@ def same_value(value: str | int, n: int) -> Any:
     return pa.repeat(value, n)
 
 
+def seconds_between(begins_ms: Sequence[int], ends_ms: Sequence[int]) -> Any:
+    """An Arrow column of differences."""
+    return pc.divide(pc.cast(pc.subtract(pa.array(ends_ms), pa.array(begins_ms)), _NUMBER), 1000.0)
+
+
 def _type(column: Column) -> Any:
     return _UTC_US if column.text else TYPES[column.type]
 

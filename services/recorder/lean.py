@@ -138,6 +138,9 @@ def arms(predictions: Sequence[Any], alias: str) -> list[Arm | None]:
 
 def served_arms(predictions: Sequence[Any], served: Sequence[str | None]) -> list[Arm]:
     """The arms whose answers were served; NO_ARM where none was."""
+    names = set(served)
+    if len(names) == 1 and None not in names:
+        return [arm or NO_ARM for arm in arms(predictions, served[0] or "")]
     return [_arm(p, alias) or NO_ARM for p, alias in zip(predictions, served, strict=True)]
 
 

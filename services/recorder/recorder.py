@@ -7,10 +7,11 @@ crash it reads on exactly where its rows end; repeats are dropped by source and 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from headrace.infra.bus import Bus, Place
+from headrace.infra.bus import Bus, Message, Place
 from headrace.schemas.control import PipelineReleased
 from headrace.schemas.topics import DLQ, TOPICS, full_name, parse_name
 from headrace.services.recorder import control_rows
@@ -70,6 +71,7 @@ class Recorder:
         self._made = Made()
         self._uncommitted = 0
         self._commit_at = self._look_at = 0.0
+        self._look_now = False
         try:
             self._assign()
         except BaseException:
@@ -79,16 +81,18 @@ class Recorder:
 
     def tick(self, timeout_s: float = 0.0) -> int:
         """Read one batch; commit and export when due. Returns the records read."""
-        if self._look_at and self._clock() >= self._look_at:
-            self._assign()
         messages = self._reader.poll(self._batch, timeout_s)
         if messages:
             if not self._uncommitted:
                 self._commit_at = self._clock() + self._commit_s
-            sources = self._sources
+            by_place: defaultdict[Place, list[Message]] = defaultdict(list)
             for message in messages:
-                sources[message.topic(), message.partition()].take(message)
+                by_place[message.topic(), message.partition()].append(message)
+            for place, some in by_place.items():
+                self._sources[place].take(some)
             self._uncommitted += len(messages)
+        if self._look_now or (self._look_at and self._clock() >= self._look_at):
+            self._assign()  # not before all messages are taken: it makes the reader go on from what was taken
         if self._uncommitted and (self._uncommitted >= self._commit_records or self._clock() >= self._commit_at):
             self.commit()
         if self._exporter is not None:
@@ -164,7 +168,7 @@ class Recorder:
         for (topic, _), source in self._sources.items():
             if source.rows is not None and parse_name(topic, self._namespace)[1] == event.pipeline:
                 source.rows = rows
-        self._assign()
+        self._look_now = True
 
     def _assign(self) -> None:
         """Read every topic that exists by now, each from where the store ends."""
@@ -172,6 +176,7 @@ class Recorder:
         for pipeline in self._pipelines:
             topics += [full_name(name, pipeline, self._namespace) for name in (*DATA_TOPICS, SNAPSHOTS)]
         existing = set(self._bus.topics())
+        self._look_now = False
         self._look_at = 0.0 if existing.issuperset(topics) else self._clock() + MISSING_S
         topics += [topic for topic in sorted(existing) if self._is_dead_letter_topic(topic)]
         new = [topic for topic in topics if topic in existing and (topic, 0) not in self._sources]

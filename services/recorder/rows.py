@@ -9,7 +9,7 @@ import msgspec
 
 from headrace.schemas.contract import ContractSpec
 from headrace.services.recorder import lean
-from headrace.services.recorder.arrow import arrow_columns, same_value
+from headrace.services.recorder.arrow import arrow_columns, same_value, seconds_between
 from headrace.services.recorder.batch import Batch, Fault, Made, decoded
 from headrace.services.recorder.data_tables import LABELLED_EXAMPLES, LABELS, PREDICTIONS
 from headrace.services.recorder.scores import answers, labels_as, outcomes, text, texts
@@ -134,9 +134,7 @@ class PipelineRows:
                     **outcomes(arm["value"], of["label"], self.label_type),
                     "predicted_at": of["predicted_at_ms"],
                     "labelled_at": of["labelled_at_ms"],
-                    "label_delay_s": [
-                        (b - a) / 1000 for a, b in zip(of["predicted_at_ms"], of["labelled_at_ms"], strict=True)
-                    ],
+                    "label_delay_s": seconds_between(of["predicted_at_ms"], of["labelled_at_ms"]),
                     "inferred": of["inferred"],
                     "history": before["history"],
                     "cold": before["cold"],

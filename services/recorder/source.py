@@ -6,7 +6,7 @@ source; what is not larger is a repeat). It stands here again because only bytes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from headrace.infra.bus import Message
@@ -55,44 +55,44 @@ class Source:
         """Whether something was taken that is no row yet."""
         return bool(self._batches or self._faults)
 
-    def take(self, message: Message) -> None:
-        """Put one message into its batch, unless it is a repeat."""
-        offset = message.offset()
-        self.next_offset = offset + 1
-        headers: Any = message.headers()
-        try:
-            _, _, (first, source), (second, kind), (third, number) = (
-                headers  # what a service writes: five, in this order
-            )
-            if first != "ce_source" or second != "ce_type" or third != "ce_sequence":
-                source, kind, number = _by_name(headers)
-            sequence = int(number)
-        except (ValueError, TypeError):
-            try:
-                source, kind, number = _by_name(headers)
+    def take(self, messages: Sequence[Message]) -> None:
+        """Put messages into their batches, all but the repeats."""
+        sequences, batches, with_headers = self._sequences, self._batches, self.rows is None
+        for message in messages:
+            offset = message.offset()
+            headers: Any = message.headers()
+            try:  # what a service writes has five headers, in this order
+                _, _, (first, source), (second, kind), (third, number) = headers
+                if first != "ce_source" or second != "ce_type" or third != "ce_sequence":
+                    raise ValueError
                 sequence = int(number)
-            except ValueError as error:
-                self._fault(message, f"no source, type and sequence in the envelope ({error})")
-                return
-        if self._is_log:
-            source = b"%b %b" % ((header(headers, ORIGIN, 7) or "").rpartition("/")[0].encode(), source)
-        sequences = self._sequences
-        if sequence <= sequences.get(source, -1):
-            self.repeats += 1
-            return
-        sequences[source] = sequence
-        batch = self._batches.get(kind)
-        if batch is None:
-            if kind in NO_ROWS and not self._is_log:
-                return
-            batch = self._batches[kind] = Batch(self._partition)
-        batch.offsets.append(offset)
-        batch.known_ms.append(message.timestamp()[1])
-        batch.bodies.append(message.value() or b"")
-        if self.rows is None:
-            batch.headers.append(headers)
-        if kind == MARKER:
-            self._release(batch)
+            except (ValueError, TypeError):
+                try:
+                    source, kind, number = _by_name(headers)
+                    sequence = int(number)
+                except ValueError as error:
+                    self._fault(message, f"no source, type and sequence in the envelope ({error})")
+                    continue
+            if self._is_log:
+                source = b"%b %b" % ((header(headers, ORIGIN, 7) or "").rpartition("/")[0].encode(), source)
+            if sequence <= sequences.get(source, -1):
+                self.repeats += 1
+                continue
+            sequences[source] = sequence
+            batch = batches.get(kind)
+            if batch is None:
+                if kind in NO_ROWS and not self._is_log:
+                    continue
+                batch = batches[kind] = Batch(self._partition)
+            batch.offsets.append(offset)
+            batch.known_ms.append(message.timestamp()[1])
+            batch.bodies.append(message.value() or b"")
+            if with_headers:
+                batch.headers.append(headers)
+            if kind == MARKER:
+                self.next_offset = offset + 1
+                self._release(batch)
+        self.next_offset = messages[-1].offset() + 1
 
     def make(self, made: Made) -> list[Fault]:
         """The rows of what was batched; returns what could not be read."""

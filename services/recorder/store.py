@@ -8,6 +8,7 @@ Parquet files through Arrow).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -61,6 +62,7 @@ META = Table(
         Column("value", "VARCHAR", "the fact"),
     ),
 )
+DEFINITIONS = hashlib.sha256(repr((TABLES, VIEWS, POSITIONS, META)).encode()).hexdigest()
 KEYS = {"positions": "topic, partition", "meta": "name"}
 
 
@@ -155,26 +157,31 @@ class Store:
 
     def _prepare(self) -> None:
         known = {name for (name,) in self.connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-        if known and ("meta" not in known or self._layout() != LAYOUT):
+        facts = self._facts() if "meta" in known else {}
+        if known and facts.get("layout") != LAYOUT:
             raise StoreRefused(
                 f"{self.path} is no store of layout {LAYOUT}. Move it aside: "
                 "the recorder then makes a new one from the log."
             )
-        with self._transaction():
-            for table in self.tables.values():
-                self._create(table)
-                if table.name not in known:
+        if facts.get("definitions") != DEFINITIONS:
+            with self._transaction():
+                for table in self.tables.values():
+                    self._create(table)
                     self._comment("TABLE", table)
-            for view in (*VIEWS, examples_view({})):
-                self._create_view(view)
-            if not known:
-                self._insert(META, arrow_rows(META, [("layout", LAYOUT)]))
+                for view in (*VIEWS, examples_view({})):
+                    self._create_view(view)
+                self._insert(META, arrow_rows(META, [("layout", LAYOUT), ("definitions", DEFINITIONS)]))
+        there = set(self.connection.execute("SELECT table_name, column_name FROM duckdb_columns()").fetchall())
         for pipeline, contracts in self.contracts().items():
-            self.add_pipeline(pipeline, contracts)
+            table = features_table(pipeline, feature_columns(contracts))
+            self.features[pipeline] = self.tables[table.name] = table
+            if facts.get("definitions") != DEFINITIONS or not there.issuperset(
+                (table.name, column.name) for column in table.columns
+            ):
+                self.add_pipeline(pipeline, contracts)
 
-    def _layout(self) -> str | None:
-        row = self.connection.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
-        return row[0] if row else None
+    def _facts(self) -> dict[str, str]:
+        return dict(self.connection.execute("FROM meta").fetchall())
 
     def _create(self, table: Table) -> None:
         columns = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.columns)

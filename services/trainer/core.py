@@ -18,7 +18,7 @@ from headrace.schemas.control import RunStarted, TrainingCompleted
 from headrace.schemas.record import Emit, Record
 from headrace.schemas.stream import ExampleLabelled, Features, Label, StreamEvent
 from headrace.services.trainer.progress import Progress
-from headrace.verbs import FeatureMissing, Train, project, test_then_train
+from headrace.verbs import FeatureMissing, Train, answer_then_learn, project
 
 RECENT = 200  # inputs kept for the quick checks
 
@@ -96,7 +96,7 @@ def bind(state: State, world: World) -> Train:
     """How the run's model answers and then learns."""
     if state.model is None:
         state.model = world.recipe(world.started.seed)
-    train = test_then_train(state.model, world.label, world.has_probabilities)
+    train = answer_then_learn(state.model, world.label, world.has_probabilities)
     state._train = train  # type: ignore[assignment]
     return train
 

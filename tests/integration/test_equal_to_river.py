@@ -133,12 +133,12 @@ def check(name, delay, rows, tmp_path):
     system.close()
 
 
-@pytest.mark.parametrize(("name", "delay"), itertools.product(RECIPES, (0, 50)))
+@pytest.mark.parametrize(("name", "delay"), list(itertools.product(RECIPES, (0, 50))))
 def test_every_served_prediction_is_rivers(name, delay, tmp_path):
     check(name, delay, 150, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "delay"), itertools.product(RECIPES, (0, 50)))
+@pytest.mark.parametrize(("name", "delay"), list(itertools.product(RECIPES, (0, 50))))
 def test_every_served_prediction_is_rivers_over_many_rows(name, delay, tmp_path):
     check(name, delay, 3_000, tmp_path)

@@ -354,6 +354,24 @@ def test_a_new_pipeline_and_a_new_feature_come_without_a_restart(world, tmp_path
     recorder.close()
 
 
+def test_a_release_in_the_middle_of_others_records_reads_nothing_twice(world, tmp_path, drain):
+    world.pipeline()
+    recorder = drain(drain(world.flush().recorder(tmp_path / "s.duckdb")))
+    event = world.example(0)
+    for number in range(1, 40):
+        world.example(number, label=True)
+        world.send("<p>.data-rejected", event, body=b"{", source=f"/bad/{number}")
+        if number == 20:
+            world.pipeline("pump")
+            world.send("<p>.predictions", released(contract=WEATHER, release=2))
+    world.flush()
+    drain(drain(recorder))
+    assert sum(numbers["repeats"] for numbers in recorder.counts().values()) == 0
+    assert rows(recorder, "SELECT count(*), count(DISTINCT topic_offset) FROM dead_letters") == [(39, 39)]
+    assert rows(recorder, "SELECT count(*), count(DISTINCT id) FROM features_rainfall") == [(40, 40)]
+    recorder.close()
+
+
 def test_repeats_are_dropped_also_by_the_next_process(world, tmp_path, drain):
     world.pipeline()
     for number in range(4):

@@ -31,7 +31,7 @@ from headrace.services.predictor import arms as arms_module
 from headrace.services.predictor import core
 from headrace.services.predictor.arms import Arms, Revision, wanted
 from headrace.services.predictor.core import Arm, State, World
-from headrace.verbs import project, verbs
+from headrace.verbs import answer_then_learn, project, verbs
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -289,6 +289,14 @@ def test_labels_of_numbers_are_learned_as_floats():
     assert [type(y) for y in model.learned] == [float]
 
 
+@pytest.mark.parametrize("said", [math.nan, math.inf, {}, "what", None])
+def test_training_goes_on_without_a_usable_answer(said):
+    model = Told(said)
+    train = answer_then_learn(model, LabelSpec(type="float"), True)
+    assert train({}, 3) is None
+    assert [(y, type(y)) for y in model.learned] == [(3.0, float)]
+
+
 # --- which revision each alias answers with ----------------------------------------------------------------
 
 
@@ -464,6 +472,18 @@ def test_an_unfit_snapshot_is_not_loaded(plant):
     plant.snapshot(fit=False)
     plant.now += 10
     arms.tick()
+    assert champion(arms).learned_to == 10
+
+
+def test_the_tables_are_asked_every_few_milliseconds_and_not_after_each_batch(plant):
+    plant.learn()
+    arms = Arms(plant.wiring)
+    arms.tick()
+    plant.promote()
+    plant.now += arms_module.POLL_S / 2
+    assert arms.tick() == 0
+    plant.now += arms_module.POLL_S
+    assert arms.tick() > 0
     assert champion(arms).learned_to == 10
 
 

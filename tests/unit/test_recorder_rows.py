@@ -91,8 +91,8 @@ def recorded(messages, spec=None, topic="<p>.predictions"):
     spec = spec or contract()
     rows = PipelineRows("rainfall", [spec]) if topic.startswith("<p>.") and topic != "<p>.snapshots" else None
     source = Source(topic, 0, Position("1f3a9c2e", 0), rows, lambda event, known_ms: None)
-    for one in messages:
-        source.take(one)
+    if messages:
+        source.take(messages)
     made = Made()
     faults = source.make(made)
     tables = TABLES | {"features_rainfall": features_table("rainfall", feature_columns([spec]))}
