@@ -1,6 +1,7 @@
 """The command line: help, exit statuses, errors as messages."""
 
 import errno
+import importlib
 import json
 import re
 from pathlib import Path
