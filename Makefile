@@ -29,7 +29,7 @@ test-all: install  ## Every test, the long ones too
 	@$(BIN)/python -m pytest
 
 check: install  ## Format, lint, types, unit and contract tests, in under a minute
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest tests/unit tests/contract
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest -n auto tests/unit tests/contract
 
 bench: install  ## Every benchmark, as ratios to a baseline of the same run
 	@$(BIN)/python benchmarks/run.py

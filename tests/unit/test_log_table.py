@@ -202,6 +202,23 @@ def test_rows_put_and_deleted_between_two_commits_are_never_written(tmp_path):
     store.close()
 
 
+@pytest.mark.parametrize(
+    "remove", [lambda table: table.pop("a"), lambda table: table.__delitem__("a"), lambda table: table.clear()]
+)
+def test_a_committed_row_that_was_replaced_and_removed_is_gone(tmp_path, remove):
+    store = Store.open(tmp_path / "s", b"k")
+    table = store.table("t", bytes)
+    table["a"] = b"1"
+    store.commit(1, {}, {}, {})
+    table["a"] = b"2"
+    remove(table)
+    store.commit(2, {}, {}, {})
+    store.close()
+    store = Store.open(tmp_path / "s", b"k")
+    assert dict(store.table("t", bytes)) == {}
+    store.close()
+
+
 def test_the_oldest_is_found_fast_after_many_deletions(make):
     table = make(bytes)
     table.update(dict.fromkeys(range(200_000), b""))
