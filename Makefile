@@ -40,8 +40,12 @@ up: install  ## Start a broker and all services in the background
 down:  ## Stop them
 	@$(RUN) down
 
-up-compose:  ## The same as containers
+up-compose: .env  ## The same as containers
 	@docker compose up --build --wait
+
+.env:
+	@umask 077 && echo "HEADRACE_ARTIFACT_KEY=$$(od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n')" > .env
+	@echo "Wrote a key for your models to .env; keep it, and keep it secret."
 
 schemas: install  ## Write the exported JSON Schemas and the AsyncAPI document again
 	@$(BIN)/python -m headrace.schemas.export

@@ -28,7 +28,7 @@ from river import linear_model, preprocessing
 from headrace import fast_path
 from headrace.infra import create_topics, pipeline_files
 from headrace.infra.artifacts import Artifacts
-from headrace.infra.bus import Bus, Producer
+from headrace.infra.bus import Bus
 from headrace.infra.memory_bus import MemoryBus
 from headrace.infra.service import Wiring, tidy_memory
 from headrace.infra.settings import Settings
@@ -111,13 +111,14 @@ class Plant:
 
     def say(self, topic: str, *events: Any, source: str = "/bench/-/0") -> None:
         """Publish events to one topic, as a service writes them; returns when all are acknowledged."""
-        producer: Producer = self.bus.producer("bench")
+        producer = self.bus.producer("bench")
         name = full_name(topic, "bench", self.namespace)
         for event in events:
             number = self._said[topic] = self._said.get(topic, -1) + 1
             headers = headers_of(TYPE_OF[type(event)], source, number << 16)
             producer.produce(name, 0, b"bench", encode(event), headers, NOW_MS)
         producer.flush()
+        producer.close()
 
 
 def labelled(number: int, row: Row) -> ExampleLabelled:

@@ -69,6 +69,9 @@ class Producer(Protocol):
     def poll(self) -> None:
         """Serve acknowledgements without waiting. Raises ProducerFailed."""
 
+    def push(self) -> None:
+        """Send now what waits for company; waits about a millisecond at most. Raises ProducerFailed."""
+
     def flush(self) -> None:
         """Wait until every record is acknowledged. Raises ProducerFailed where one is not."""
 

@@ -14,6 +14,7 @@ from headrace.schemas.codec import Headers
 
 MAX_REQUEST_BYTES = 1_000_000
 FLUSH_S, FULL_S = 0.5, 0.05
+PUSH_S = 0.001
 STALLED_S = 60.0
 
 
@@ -73,6 +74,10 @@ class KafkaProducer:
 
     def poll(self) -> None:
         self._serve(self._client.poll, 0)
+
+    def push(self) -> None:
+        if self._acknowledged < self._produced:
+            self._serve(self._client.flush, PUSH_S)  # lingers no longer while it flushes; its result does not matter
 
     def flush(self) -> None:
         seen, deadline = self._acknowledged, time.monotonic() + STALLED_S

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.infra.state_rows import Key, key_of, pack_row, value_of
+from headrace.infra.state_rows import Key, key_of, pack_rows, value_of
 
 _ALIVE, _DEAD = 1, 0
 _BITS = 12
@@ -41,13 +41,13 @@ class LogTable(MutableMapping[Any, Any]):
     """
 
     __slots__ = (
-        "_cached", "_chunks", "_decode", "_deleted", "_encode", "_fresh", "_index", "_new_from", "_next", "_open",
-        "_read", "_replaced", "name",
+        "_cached", "_chunks", "_decode", "_decoded", "_deleted", "_encode", "_fresh", "_index", "_new_from", "_next",
+        "_open", "_read", "_replaced", "name",
     )  # fmt: skip
 
     def __init__(self, name: str, value_type: type, read: Callable[[int], bytes] | None = None) -> None:
         self.name = name
-        self._read = read
+        self._read = _nothing_committed if read is None else read
         self._index: dict[Key, int] = {}
         self._fresh: dict[int, tuple[Key, Any]] = {}  # put since the last commit, by counter
         self._deleted: list[int] = []  # committed rows deleted since then
@@ -56,6 +56,7 @@ class LogTable(MutableMapping[Any, Any]):
         self._chunks: dict[int, bytearray] = {}  # which counters are alive, oldest chunk first
         self._open = self._chunk(0)  # the newest chunk
         self._cached = (-1, b"")  # who expires rows looks at the oldest one again and again
+        self._decoded: tuple[int, Any] = (-1, None)
         if value_type is bytes:
             self._encode: Callable[[Any], bytes] = bytes
             self._decode: Callable[[bytes], Any] = bytes
@@ -67,7 +68,7 @@ class LogTable(MutableMapping[Any, Any]):
         return len(self._index)
 
     def __contains__(self, key: object) -> bool:
-        return _slot(key) in self._index
+        return (key if type(key) is str and len(key) <= _SHORT else _slot(key)) in self._index
 
     def __getitem__(self, key: Key) -> Any:
         counter = self._index.get(_slot(key))
@@ -77,11 +78,11 @@ class LogTable(MutableMapping[Any, Any]):
 
     def get(self, key: Key, default: Any = None) -> Any:
         """The value of a key, or the default."""
-        counter = self._index.get(_slot(key))
+        counter = self._index.get(key if type(key) is str and len(key) <= _SHORT else _slot(key))
         return default if counter is None else self._value(counter)
 
     def __setitem__(self, key: Key, value: Any) -> None:
-        slot = _slot(key)
+        slot = key if type(key) is str and len(key) <= _SHORT else _slot(key)  # a call less for most keys
         old = self._index.get(slot)
         if old is not None:
             self._fresh[old] = (key, value)
@@ -154,11 +155,7 @@ class LogTable(MutableMapping[Any, Any]):
 
     def changes(self) -> Changes:
         """What to write since the last `committed`."""
-        encode = self._encode
-        rows = [
-            (counter.to_bytes(8, "big"), pack_row(counter, key, encode(value)))
-            for counter, (key, value) in self._fresh.items()
-        ]
+        rows = pack_rows(self._fresh.items(), self._encode)
         deleted = [counter.to_bytes(8, "big") for counter in sorted(self._deleted)]
         if not self._replaced:
             return Changes(rows, [], deleted)
@@ -195,20 +192,24 @@ class LogTable(MutableMapping[Any, Any]):
 
     def _value(self, counter: int) -> Any:
         fresh = self._fresh.get(counter)
-        return fresh[1] if fresh is not None else self._decode(value_of(self._row(counter)))
+        if fresh is not None:
+            return fresh[1]
+        if self._decoded[0] != counter:
+            self._decoded = (counter, self._decode(value_of(self._row(counter))))
+        return self._decoded[1]
 
     def _row(self, counter: int) -> bytes:
-        if self._cached[0] == counter:
-            return self._cached[1]
-        if self._read is None:
-            raise LookupError(f"table {self.name} has no rows but those in memory")
-        return self._read(counter)
+        return self._cached[1] if self._cached[0] == counter else self._read(counter)
 
     def _drop(self, counter: int) -> None:
         self._chunks[counter >> _BITS][counter & _WITHIN] = _DEAD
         self._fresh.pop(counter, None)
         if counter < self._new_from:
             self._deleted.append(counter)
+
+
+def _nothing_committed(counter: int) -> bytes:
+    raise LookupError(f"a table in memory was committed: row {counter} is gone")
 
 
 def _slot(key: Any) -> Any:

@@ -179,6 +179,9 @@ class MemoryProducer:
             for place, waiting in self._waiting.items():
                 self._arrive(place, waiting, self._choose(len(waiting)))
 
+    def push(self) -> None:
+        self.poll()
+
     def flush(self) -> None:
         if self._failure is not None:
             self._fail(self._failure)

@@ -13,13 +13,25 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headrace.infra.bus import BusError, Message, Producer
-from headrace.schemas.codec import DECODERS, ORIGIN, TYPE_OF, Headers, Undecodable, encode, header, headers_of
-from headrace.schemas.control import ControlEvent, FaultFound
+from headrace.schemas.codec import (
+    CONTROL_EVENTS,
+    DECODERS,
+    ORIGIN,
+    TYPE_OF,
+    Headers,
+    Undecodable,
+    encode,
+    header,
+    headers_of,
+    numbered,
+)
+from headrace.schemas.control import FaultFound
 from headrace.schemas.record import OUTPUTS_PER_STEP, SEQUENCES_PER_OFFSET, Emit, Record
 from headrace.schemas.topics import DLQ, TOPICS, full_name, parse_name
 
 NUMBERED_BY_OFFSET = {"<p>.data-arrived", "operator-requests", "ticks"}
 PARSED_BY_THE_FOLD = {"<p>.data-arrived"}
+_CONTROL = frozenset(CONTROL_EVENTS.values())
 
 
 class DeadLetter(Exception):
@@ -119,6 +131,7 @@ class Outgoing:
         self._pipeline = pipeline
         self._allowed = allowed
         self._full: dict[tuple[str, str], str] = {}
+        self._headers: dict[str | type, Callable[[int], Headers]] = {}
 
     def publish(self, record: Record, emits: list[Emit]) -> None:
         """Produce what a step returned. Raises NotDeclared for a topic or an amount that no step may write."""
@@ -131,12 +144,13 @@ class Outgoing:
 
     def send(self, emit: Emit, sequence: int, known_ms: int, cause: Record | None = None) -> None:
         """Produce one event under a given sequence."""
-        event = emit.event
+        event, body = emit.event, emit.body
+        kind = type(event)
         topic = self._full.get((emit.topic, emit.pipeline)) or self._topic(emit)
-        body = encode(event) if emit.body is None else emit.body
-        event_type = emit.type or TYPE_OF[type(event)]
-        headers = headers_of(event_type, self.source, sequence)
-        if isinstance(event, ControlEvent) and cause is not None:
+        if body is None:
+            body = encode(event)
+        headers = (self._headers.get(emit.type or kind) or self._envelope(emit.type, kind))(sequence)
+        if cause is not None and kind in _CONTROL:
             headers += causes(cause)
         self._produce(topic, emit.partition, emit.key, body, headers, known_ms)
         self.published += 1
@@ -187,6 +201,10 @@ class Outgoing:
             headers_of(TYPE_OF[FaultFound], self.source, sequence),
             message.timestamp()[1],
         )
+
+    def _envelope(self, event_type: str, kind: type) -> Callable[[int], Headers]:
+        made = self._headers[event_type or kind] = numbered(event_type or TYPE_OF[kind], self.source)
+        return made
 
     def _topic(self, emit: Emit) -> str:
         if emit.topic not in TOPICS or (self._allowed is not None and emit.topic not in self._allowed):

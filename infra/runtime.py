@@ -248,7 +248,10 @@ class FoldRunner:
                     worker_.handle(message)
             self.handled += len(messages)
             self._uncommitted += len(messages)
-        self._producer.poll()
+        if len(messages) < self._batch:
+            self._producer.push()  # no more input is at hand, so what was made need not wait for company
+        else:
+            self._producer.poll()
         if self._uncommitted >= self._commit_records or self._clock() >= self._next_commit:
             self.commit()
         return len(messages)

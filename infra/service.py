@@ -86,19 +86,23 @@ def run_service(name: str, build: Build) -> None:
     """Run a service until SIGTERM: the body of every `__main__.py`. Exits 3 on a refusal, 1 on a failure."""
     import structlog
 
+    from headrace.infra.artifacts import ArtifactRefused
     from headrace.infra.bus import BusError
     from headrace.infra.health import HealthServer
     from headrace.infra.logs import configure_logs
     from headrace.infra.runtime import StepFailed
+    from headrace.infra.settings import SettingsError
     from headrace.infra.store import StateRefused
     from headrace.infra.supervisor import write_run_file
 
     stop = Stop()
-    settings = Settings()
-    configure_logs(settings.log_format)
+    configure_logs()
     log = structlog.get_logger(service=name)
     parts: list[Tickable] = []
     try:
+        settings = Settings()
+        configure_logs(settings.log_format)
+        log = structlog.get_logger(service=name)
         wiring = live_wiring(settings, name)
         parts += build(wiring)
         health = HealthServer(name, settings, parts)
@@ -110,7 +114,7 @@ def run_service(name: str, build: Build) -> None:
             part.close()
         health.close()
         log.info("stopped")
-    except StateRefused as refusal:
+    except (StateRefused, ArtifactRefused, SettingsError) as refusal:
         log.error("refused", reason=str(refusal))
         sys.exit(REFUSED)
     except (BusError, StepFailed, OSError) as error:

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     query_host: str = "127.0.0.1"
     query_port: int = Field(8810, ge=0, le=65_535)
     query_token: SecretStr | None = None
+    store_memory: str = Field("1GB", pattern=r"^[1-9][0-9]*(MB|GB)$")
     tick_s: float = Field(60, gt=0)
 
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL"] = "PLAINTEXT"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable, Iterable
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -57,11 +59,14 @@ def unpack_head(key: bytes, stored: bytes) -> Head:
     return msgspec.msgpack.decode(rest[_MAC_BYTES:], type=Head)
 
 
-def pack_row(counter: int, key: Key, value: bytes) -> bytes:
-    """A row's bytes."""
-    encoded = _encode_key(key)
-    body = len(encoded).to_bytes(2, "big") + encoded + value
-    return crc32(body, counter & _MASK).to_bytes(4, "big") + body
+def pack_rows(rows: Iterable[tuple[int, tuple[Key, Any]]], encode: Callable[[Any], bytes]) -> list[tuple[bytes, bytes]]:
+    """Places and bytes of rows, each a counter with its key and value."""
+    packed = []
+    for counter, (key, value) in rows:
+        encoded = _encode_key(key)
+        body = len(encoded).to_bytes(2, "big") + encoded + encode(value)
+        packed.append((counter.to_bytes(8, "big"), crc32(body, counter & _MASK).to_bytes(4, "big") + body))
+    return packed
 
 
 def checked_key(counter: int, row: bytes) -> Key:

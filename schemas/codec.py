@@ -90,6 +90,21 @@ def headers_of(event_type: str, source: str, sequence: int) -> Headers:
     ]
 
 
+def numbered(event_type: str, source: str) -> Callable[[int], Headers]:
+    """`headers_of` of one type and source by sequence, faster: what does not change is made once, and all is bytes."""
+    specversion, written_by, kind = (
+        ("ce_specversion", b"1.0"),
+        ("ce_source", source.encode()),
+        ("ce_type", event_type.encode()),
+    )
+
+    def headers(sequence: int) -> Headers:
+        number = b"%d" % sequence
+        return [specversion, ("ce_id", number), written_by, kind, ("ce_sequence", number)]
+
+    return headers
+
+
 def header(headers: Sequence[tuple[str, bytes]] | None, name: str, position: int) -> str | None:
     """One header's text, by position where it stands there, else by name; None where it is missing."""
     if not headers:

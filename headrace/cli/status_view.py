@@ -33,7 +33,7 @@ def told_services(services: dict[str, dict[str, Any]], home: Path) -> str:
     """Which services of this folder run."""
     alive = [name for name, state in services.items() if state["alive"]]
     if not alive:
-        return "none of this folder run: headrace up"
+        return "none of this folder run (they may run elsewhere, such as in containers): headrace up"
     told = [f"{len(alive)} of {len(services)} up"]
     for name, state in services.items():
         if not state["alive"]:

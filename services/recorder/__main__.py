@@ -29,7 +29,7 @@ class Service:
 def build(wiring: Wiring) -> Sequence[Tickable]:
     """The parts; in one process with all others (`inline_jobs`) nothing runs in threads and nothing is served."""
     settings, inline = wiring.settings, wiring.inline_jobs
-    store = Store(settings.store_path)
+    store = Store(settings.store_path, memory_limit=settings.store_memory)
     clock: dict[str, Any] = {"clock_ms": wiring.clock_ms} if wiring.clock_ms else {}
     exporter = Exporter(
         store, settings.store_path.parent / "snapshots", wiring.bus, namespace=wiring.namespace, inline=inline, **clock

@@ -6,7 +6,6 @@ Fields stand in the order of the bytes, which is what msgspec decodes fastest.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from typing import Annotated, Any, get_args
 
 import msgspec
@@ -129,27 +128,21 @@ def columns(events: Sequence[Any]) -> dict[str, Sequence[Any]]:
     return dict(zip(events[0].__struct_fields__, zip(*map(msgspec.structs.astuple, events), strict=True), strict=True))
 
 
-def arms(predictions: Sequence[Any], alias: str) -> list[Arm | None]:
-    """Each one's arm of that alias; `predictions` are Arms or dicts."""
-    if alias in ALIASES and dict not in map(type, predictions):
-        return list(map(attrgetter(alias), predictions))
-    return [_arm(p, alias) for p in predictions]
+def by_alias(predictions: Sequence[Any]) -> dict[str, Sequence[Arm | None]]:
+    """Each alias's arms; `predictions` are Arms or dicts."""
+    if dict not in map(type, predictions):
+        return columns(predictions)
+    more = {alias for p in predictions if isinstance(p, dict) for alias in p}
+    return {alias: [_arm(p, alias) for p in predictions] for alias in (*ALIASES, *sorted(more.difference(ALIASES)))}
 
 
-def served_arms(predictions: Sequence[Any], served: Sequence[str | None]) -> list[Arm]:
+def served_arms(predictions: Sequence[Any], served: Sequence[str | None]) -> Sequence[Arm]:
     """The arms whose answers were served; NO_ARM where none was."""
-    names = set(served)
-    if len(names) == 1 and None not in names:
-        return [arm or NO_ARM for arm in arms(predictions, served[0] or "")]
-    return [_arm(p, alias) or NO_ARM for p, alias in zip(predictions, served, strict=True)]
-
-
-def aliases(predictions: Sequence[Any]) -> tuple[str, ...]:
-    """The aliases that may be among them."""
-    more = (
-        {alias for p in predictions if isinstance(p, dict) for alias in p} if dict in map(type, predictions) else set()
-    )
-    return (*ALIASES, *sorted(more.difference(ALIASES)))
+    if len(set(served)) == 1:
+        arms = by_alias(predictions).get(served[0] or "", [None] * len(served))
+    else:
+        arms = [_arm(p, alias) for p, alias in zip(predictions, served, strict=True)]
+    return [arm or NO_ARM for arm in arms]
 
 
 def _predicted(predictions: Any, features: Any = None) -> Any:

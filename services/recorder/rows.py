@@ -61,8 +61,7 @@ class PipelineRows:
             },
         )
         made.parts[self.table.name].append(examples)
-        for alias in lean.aliases(of["predictions"]):
-            arms = lean.arms(of["predictions"], alias)
+        for alias, arms in lean.by_alias(of["predictions"]).items():
             n = len(arms) - arms.count(None)
             if n == len(arms):
                 made.parts[PREDICTIONS.name].append(self._arm_rows(alias, arms, of["served"], of["epoch"], examples))

@@ -6,6 +6,7 @@ source; what is not larger is a repeat). It stands here again because only bytes
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,9 +58,8 @@ class Source:
 
     def take(self, messages: Sequence[Message]) -> None:
         """Put messages into their batches, all but the repeats."""
-        sequences, batches, with_headers = self._sequences, self._batches, self.rows is None
+        sequences, taken = self._sequences, defaultdict[bytes, list[Message]](list)
         for message in messages:
-            offset = message.offset()
             headers: Any = message.headers()
             try:  # what a service writes has five headers, in this order
                 _, _, (first, source), (second, kind), (third, number) = headers
@@ -79,20 +79,27 @@ class Source:
                 self.repeats += 1
                 continue
             sequences[source] = sequence
-            batch = batches.get(kind)
-            if batch is None:
-                if kind in NO_ROWS and not self._is_log:
-                    continue
-                batch = batches[kind] = Batch(self._partition)
-            batch.offsets.append(offset)
-            batch.known_ms.append(message.timestamp()[1])
-            batch.bodies.append(message.value() or b"")
-            if with_headers:
-                batch.headers.append(headers)
+            taken[kind].append(message)
             if kind == MARKER:
-                self.next_offset = offset + 1
-                self._release(batch)
+                self._batch(taken)
+                self.next_offset = message.offset() + 1
+                self._release(self._batches[kind])
+        self._batch(taken)
         self.next_offset = messages[-1].offset() + 1
+
+    def _batch(self, taken: dict[bytes, list[Message]]) -> None:
+        for kind, messages in taken.items():
+            if kind in NO_ROWS and not self._is_log:
+                continue
+            batch = self._batches.get(kind)
+            if batch is None:
+                batch = self._batches[kind] = Batch(self._partition)
+            batch.offsets += [message.offset() for message in messages]
+            batch.known_ms += [message.timestamp()[1] for message in messages]
+            batch.bodies += [message.value() or b"" for message in messages]
+            if self.rows is None:
+                batch.headers += [message.headers() for message in messages]
+        taken.clear()
 
     def make(self, made: Made) -> list[Fault]:
         """The rows of what was batched; returns what could not be read."""

@@ -54,6 +54,14 @@ class World:
     has_probabilities: bool
     columns: Mapping[str, bool]
     releases: frozenset[int]
+    excluded: tuple[tuple[int, int], ...] = field(init=False)  # beside `started`, whose fields are slow to read
+    every: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take from `started` what each step needs."""
+        end = self.started.end_at_labels
+        object.__setattr__(self, "excluded", self.started.excluded)
+        object.__setattr__(self, "every", 0 if end is None else max(end, 1))
 
 
 def example_world() -> World:
@@ -107,11 +115,11 @@ def step(state: State, record: Record, world: World) -> list[Emit]:
     if not isinstance(event, LEARNED):
         return []
     train = state._train or bind(state, world)
-    excluded = world.started.excluded
-    if (excluded or state.skipped) and _is_left_out(record.offset, excluded, state.skipped):
+    if (world.excluded or state.skipped) and _is_left_out(record.offset, world.excluded, state.skipped):
         return []
-    features, label = event.prediction.features, event.label
-    if event.prediction.release not in world.releases:
+    prediction, label = event.prediction, event.label
+    features = prediction.features
+    if prediction.release not in world.releases:
         try:
             features = project(features, world.columns)
         except FeatureMissing:
@@ -120,19 +128,16 @@ def step(state: State, record: Record, world: World) -> list[Emit]:
     value = train(features, label)
     if value is not None:
         state.progress.score(value, label)
-    state.n_learned += 1
+    n = state.n_learned = state.n_learned + 1
     state.recent.append(features)
-    if is_complete_at(state.n_learned, world.started.end_at_labels):
+    if world.every and not n % world.every and _is_power_of_two(n // world.every):
         return [completed(state, world.started, record.offset + 1)]
     return []
 
 
-def is_complete_at(n_learned: int, end_at_labels: int | None) -> bool:
-    """Whether the gates should judge here: at the end asked for and at 2, 4, 8 … times it."""
-    if end_at_labels is None or n_learned < end_at_labels:
-        return False
-    times, rest = divmod(n_learned, end_at_labels or 1)
-    return not rest and not times & (times - 1)
+def _is_power_of_two(times: int) -> bool:
+    """The gates judge at the end of the range and at 2, 4, 8 … times it, until one passes."""
+    return not times & (times - 1)
 
 
 def completed(state: State, started: RunStarted, end_offset: int) -> Emit:

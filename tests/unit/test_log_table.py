@@ -219,6 +219,17 @@ def test_a_committed_row_that_was_replaced_and_removed_is_gone(tmp_path, remove)
     store.close()
 
 
+def test_a_row_looked_at_replaced_and_committed_is_the_new_one(tmp_path):
+    store = Store.open(tmp_path / "s", b"k")
+    table = store.table("t", bytes)
+    for n, value in enumerate((b"1", b"2", b"3")):
+        table["a"] = value
+        store.commit(n, {}, {}, {})
+        assert next(iter(table)) == "a"  # the oldest is remembered
+        assert table["a"] == value
+    store.close()
+
+
 def test_the_oldest_is_found_fast_after_many_deletions(make):
     table = make(bytes)
     table.update(dict.fromkeys(range(200_000), b""))

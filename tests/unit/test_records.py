@@ -122,7 +122,7 @@ def test_outputs_are_numbered_by_the_inputs_offset_across_topics():
         ("t1-rain.data-validated", None, b"as it was", 123),
         ("t1-rain.data-rejected", 0, encode(LABEL), 123),
     ]
-    assert [dict(sent[4])["ce_sequence"] for sent in kept.sent] == ["2686976", "2686977"]
+    assert [dict(sent[4])["ce_sequence"] for sent in kept.sent] == [b"2686976", b"2686977"]
 
 
 def test_a_fold_may_write_only_what_its_table_lets_it():
