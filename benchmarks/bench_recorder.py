@@ -44,7 +44,7 @@ from headrace.schemas.topics import full_name
 from headrace.services.recorder.recorder import Recorder
 from headrace.services.recorder.store import Store
 
-CHUNK = 500  # rows written before the recorder reads them, so that it meets fresh messages, as it does live
+CHUNK = 100  # rows written before the recorder reads them, so that it meets fresh messages, as it does live
 FEATURES = ("temperature", "dew_point", "sea_level_pressure", "visibility", "wind", "max_wind", "max_t", "min_t")
 WEATHER = ContractSpec(
     name="Weather",

@@ -160,7 +160,6 @@ def train(bus: Bus, data: list[Row]) -> Cost:
             release=1,
             seed=0,
             start=0,
-            end_at_labels=200,
         )
         plant.say("control-log", plant.released, request)
         events = [labelled(number, row) for number, row in enumerate(data)]

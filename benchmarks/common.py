@@ -103,9 +103,7 @@ def interleaved(ways: Mapping[str, Callable[[], Cost]], rounds: int = ROUNDS) ->
 
 def ratio(base: Sequence[Cost], costs: Sequence[Cost], what: str = "cpu", times: float = 1.0) -> float:
     """How many times cheaper than the base, `times` rows of it: median over the rounds."""
-    return statistics.median(
-        times * getattr(b, what) / getattr(c, what) for b, c in zip(base, costs, strict=True)
-    )
+    return statistics.median(times * getattr(b, what) / getattr(c, what) for b, c in zip(base, costs, strict=True))
 
 
 def median(costs: Iterable[Cost], what: str = "cpu") -> float:
@@ -192,7 +190,9 @@ class Line:
         if not self.must:
             return None
         sign, _, limit = self.must.partition(" ")
-        return {">=": self.value >= float(limit), "<=": self.value <= float(limit), "<": self.value < float(limit)}[sign]
+        return {">=": self.value >= float(limit), "<=": self.value <= float(limit), "<": self.value < float(limit)}[
+            sign
+        ]
 
 
 def beside(

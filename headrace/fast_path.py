@@ -8,6 +8,7 @@ else (a subclass, a filter, another optimizer) keeps River's own methods.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import exp
 from typing import Any
 
 from river import base, compose, linear_model, optim, preprocessing
@@ -192,15 +193,45 @@ def _linear_answer(model: Any, verb: str) -> Predict | None:
 def _gradient_step(model: Any) -> Learn:
     """`GLM.learn_one` without penalties and with plain SGD."""
     optimizer, initializer, clip = model.optimizer, model.initializer, model.clip_gradient
-    gradient, scaled = model.loss.gradient, VectorDict.from_scaled
+    gradient = _log_gradient(model.loss) if type(model.loss) is optim.losses.Log else _gradient(model.loss)
     rate, intercept_rate = optimizer.lr.get, model.intercept_lr.get
+    scaled = VectorDict.from_scaled
 
     def learn(x: Any, y: Any) -> None:
         weights: Any = VectorDict(model._weights, initializer, x)
-        slope = float(max(min(gradient(y_true=y, y_pred=weights.dot(x) + model.intercept), clip), -clip))
+        slope = float(max(min(gradient(y, weights.dot(x) + model.intercept), clip), -clip))
         step = scaled(x, slope)
-        model.intercept -= intercept_rate(optimizer.n_iterations) * slope
-        weights.isub_scaled(step, rate(optimizer.n_iterations))
-        optimizer.n_iterations += 1
+        n = optimizer.n_iterations
+        model.intercept -= intercept_rate(n) * slope
+        weights.isub_scaled(step, rate(n))
+        optimizer.n_iterations = n + 1
 
     return learn
+
+
+def _gradient(loss: Any) -> Callable[[Any, float], Any]:
+    def gradient(y: Any, raw: float) -> Any:
+        return loss.gradient(y_true=y, y_pred=raw)
+
+    return gradient
+
+
+def _log_gradient(loss: Any) -> Callable[[Any, float], Any]:
+    """`losses.Log.gradient` of one number."""
+    weight_pos, weight_neg, of_any = loss.weight_pos, loss.weight_neg, _gradient(loss)
+
+    def gradient(y: Any, raw: float) -> Any:
+        if y is True:
+            sign, weight = 1, weight_pos
+        elif y is False:
+            sign, weight = -1, weight_neg
+        else:
+            return of_any(y, raw)
+        z = raw * sign
+        if z > 18.0:
+            return weight * exp(-z) * -sign
+        if z < -18.0:
+            return weight * -sign
+        return weight * -sign / (exp(z) + 1.0)
+
+    return gradient

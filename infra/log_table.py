@@ -6,7 +6,7 @@ million (benchmarks/bench_store.py). A row put and deleted between two commits i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, ItemsView, Iterator, MutableMapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -129,13 +129,11 @@ class LogTable(MutableMapping[Any, Any]):
         self._index.clear()
 
     def __iter__(self) -> Iterator[Any]:
-        unchanged = (self._next, len(self._index))
-        for number, chunk in self._chunks.items():
-            at = chunk.find(_ALIVE)
-            while at >= 0:
-                yield self._key((number << _BITS) + at)
-                self._still(unchanged)
-                at = chunk.find(_ALIVE, at + 1)
+        return map(self._key, self._counters())
+
+    def items(self) -> ItemsView[Any, Any]:
+        """Keys with their values, oldest first; a row is read once for both."""
+        return _Items(self)
 
     def __reversed__(self) -> Iterator[Any]:
         unchanged = (self._next, len(self._index))
@@ -168,9 +166,24 @@ class LogTable(MutableMapping[Any, Any]):
         """What `changes` named is durable. Forgets it, and the chunks in which nothing is alive."""
         self._fresh.clear()
         self._deleted.clear()
-        self._new_from, self._replaced, self._cached = self._next, 0, (-1, b"")
+        self._new_from, self._replaced = self._next, 0
+        self._cached, self._decoded = (-1, b""), (-1, None)
         for number in [n for n, chunk in self._chunks.items() if chunk is not self._open and chunk.find(_ALIVE) < 0]:
             del self._chunks[number]
+
+    def _counters(self) -> Iterator[int]:
+        """The rows, oldest first."""
+        unchanged = (self._next, len(self._index))
+        for number, chunk in self._chunks.items():
+            at = chunk.find(_ALIVE)
+            while at >= 0:
+                yield (number << _BITS) + at
+                self._still(unchanged)
+                at = chunk.find(_ALIVE, at + 1)
+
+    def _item(self, counter: int) -> tuple[Key, Any]:
+        fresh = self._fresh.get(counter)
+        return fresh if fresh is not None else (self._key(counter), self._value(counter))
 
     def _chunk(self, counter: int) -> bytearray:
         number = counter >> _BITS
@@ -206,6 +219,15 @@ class LogTable(MutableMapping[Any, Any]):
         self._fresh.pop(counter, None)
         if counter < self._new_from:
             self._deleted.append(counter)
+
+
+class _Items(ItemsView[Any, Any]):
+    """The generic view would look every key up again."""
+
+    _mapping: LogTable
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return map(self._mapping._item, self._mapping._counters())
 
 
 def _nothing_committed(counter: int) -> bytes:

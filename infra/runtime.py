@@ -205,7 +205,7 @@ class FoldRunner:
         namespace: str = "",
         instance: str = "local",
         commit_s: float = 1.0,
-        commit_records: int = 5_000,
+        commit_records: int = 20_000,
         batch: int = BATCH,
         world: Callable[[str], Any] | None = None,
         follow_s: float = FOLLOW_S,
@@ -242,10 +242,17 @@ class FoldRunner:
             if self._world is not None:
                 for worker in workers.values():
                     worker.world = self._world(worker.pipeline)
-            for message in messages:
-                worker_ = workers.get((message.topic(), message.partition()))
-                if worker_ is not None:
-                    worker_.handle(message)
+            if len(workers) == 1:
+                (topic, partition), only = next(iter(workers.items()))
+                handle = only.handle
+                for message in messages:
+                    if message.partition() == partition and message.topic() == topic:
+                        handle(message)
+            else:
+                for message in messages:
+                    worker_ = workers.get((message.topic(), message.partition()))
+                    if worker_ is not None:
+                        worker_.handle(message)
             self.handled += len(messages)
             self._uncommitted += len(messages)
         if len(messages) < self._batch:

@@ -55,8 +55,8 @@ class Settings(BaseSettings):
     artifact_key: SecretStr | None = None
     create_topics: bool = True
     commit_s: float = Field(1.0, ge=0)
-    commit_records: int = Field(5_000, ge=1)
-    linger_ms: float = Field(1, ge=0)
+    commit_records: int = Field(20_000, ge=1)
+    linger_ms: float = Field(5, ge=0)
     session_timeout_s: float = Field(45, ge=1)
     log_format: Literal["auto", "pretty", "json"] = "auto"
     health_host: str = "127.0.0.1"

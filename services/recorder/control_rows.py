@@ -9,7 +9,6 @@ from typing import Any
 from headrace.schemas import control
 from headrace.schemas.codec import ORIGIN, TYPE_OF, header
 from headrace.schemas.record import Record
-from headrace.schemas.stream import Tick
 from headrace.services.recorder.batch import Row, Rows
 
 RUN_EVENTS = (
@@ -26,9 +25,9 @@ def add(record: Record, rows: Rows) -> None:
     event: Any = record.event
     place = (record.partition, record.offset)
     known_ms = record.known_ms
+    if not isinstance(event, control.ControlEvent):
+        return  # a Tick, in control-log
     if record.topic == "control-log":
-        if isinstance(event, Tick):
-            return
         rows["events"].append(_event(record, place))
     match event:
         case control.ModelValidated():

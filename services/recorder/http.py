@@ -44,7 +44,7 @@ class Problem(BaseModel):
 
 
 def make_app(queries: Queries, token: str | None, health: Callable[[], dict[str, Any]]) -> FastAPI:
-    """The application. With a token every route but `/health` needs `Authorization: Bearer …`."""
+    """The application. With a token every route needs `Authorization: Bearer …`; `/health` says only `ok` without."""
     app = FastAPI(title="Headrace store", docs_url=None, redoc_url=None)
     slots = threading.BoundedSemaphore(SLOTS)
     problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (400, 401, 413, 422, 429)}
@@ -65,9 +65,9 @@ def make_app(queries: Queries, token: str | None, health: Callable[[], dict[str,
         return Response(content, media_type=ARROW if as_arrow else "application/json", headers=headers)
 
     @app.get("/health")
-    async def healthy() -> dict[str, Any]:
+    async def healthy(request: Request) -> dict[str, Any]:
         """Up to where each topic is in the store."""
-        return health()
+        return health() if request.scope["may_read"] else {"status": "ok"}
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -83,16 +83,17 @@ def make_app(queries: Queries, token: str | None, health: Callable[[], dict[str,
 
 
 class TokenCheck:
-    """Refuses every route but `/health` without the right token, before a body is read."""
+    """Refuses every route but `/health` without the right token, before a body is read; notes who may read."""
 
     def __init__(self, app: Any, token: str | None) -> None:
         self._app, self._token = app, None if token is None else f"Bearer {token}".encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer 401 or pass the request on."""
-        if scope["type"] == "http" and self._token is not None and scope["path"] != "/health":
+        if scope["type"] == "http":
             given = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(given, self._token):
+            scope["may_read"] = self._token is None or hmac.compare_digest(given, self._token)
+            if not scope["may_read"] and scope["path"] != "/health":
                 answer = _problem(401, "this needs the token of HEADRACE_QUERY_TOKEN", {"WWW-Authenticate": "Bearer"})
                 await answer(scope, receive, send)
                 return

@@ -24,13 +24,15 @@ from headrace.services.recorder.source import Source
 from headrace.services.recorder.store import Position, Store, StoreRefused
 
 BATCH = 100
+MAKE_RECORDS = 2000  # rows are made of so many: few calls, and memory that is used again instead of mapped anew
+HELD_BYTES = 64 << 20  # of records not committed yet; 20,000 of the usual size are 10 MB
 MISSING_S = 5.0  # how often topics that did not exist yet are looked for
 
 CONTROL_TOPICS = ("control-log", "validation-results", "metrics", "lineage")
 DATA_TOPICS = ("<p>.predictions", "<p>.labelled-examples", "<p>.data-rejected")
 SNAPSHOTS = "<p>.snapshots"
 NOT_READ = {
-    "<p>.data-arrived": "each record comes back as a prediction, a reject, or a label joined to its prediction",
+    "<p>.data-arrived": "each record comes back as a prediction, a label or a reject, or is counted as a duplicate",
 } | dict.fromkeys(
     (
         "drift-alerts",
@@ -71,7 +73,7 @@ class Recorder:
         self._releases = store.releases()
         self._sources: dict[Place, Source] = {}
         self._made = Made()
-        self._uncommitted = 0
+        self._uncommitted = self._unmade = self._held_bytes = 0
         self._commit_at = self._look_at = 0.0
         self._look_now = False
         try:
@@ -91,11 +93,18 @@ class Recorder:
             for message in messages:
                 by_place[message.topic(), message.partition()].append(message)
             for place, some in by_place.items():
-                self._sources[place].take(some)
+                self._held_bytes += self._sources[place].take(some)
             self._uncommitted += len(messages)
+            self._unmade += len(messages)
+            if self._unmade >= MAKE_RECORDS:
+                self._make()
         if self._look_now or (self._look_at and self._clock() >= self._look_at):
             self._assign()  # not before all messages are taken: it makes the reader go on from what was taken
-        if self._uncommitted and (self._uncommitted >= self._commit_records or self._clock() >= self._commit_at):
+        if self._uncommitted and (
+            self._uncommitted >= self._commit_records
+            or self._held_bytes >= HELD_BYTES
+            or self._clock() >= self._commit_at
+        ):
             self.commit()
         if self._exporter is not None:
             self._exporter.run_when_due()
@@ -103,9 +112,8 @@ class Recorder:
 
     def commit(self) -> None:
         """Put the rows of what was read so far into the store, with their offsets; durable when it returns."""
-        with without_collection():
-            self._make()
-        self._uncommitted = 0
+        self._make()
+        self._uncommitted = self._held_bytes = 0
         changed = {place: source for place, source in self._sources.items() if source.changed}
         if not changed:
             return
@@ -142,6 +150,11 @@ class Recorder:
 
     def _make(self) -> None:
         """Turn what was read so far into rows."""
+        self._unmade = 0
+        with without_collection():
+            self._make_all()
+
+    def _make_all(self) -> None:
         for (topic, partition), source in self._sources.items():
             if not source.waiting:
                 continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from operator import lt
 from typing import Any
 
 from headrace.infra.bus import Message
@@ -18,6 +19,8 @@ from headrace.services.recorder.batch import Batch, Fault, Made, decoded
 from headrace.services.recorder.rows import PipelineRows
 from headrace.services.recorder.store import Position
 
+Taken = dict[bytes, list[Message]]  # by the envelope's type
+NAMES = ({"ce_source"}, {"ce_type"}, {"ce_sequence"})
 MARKER = f"{PREFIX}PipelineReleased{VERSION}".encode()
 NO_ROWS = {f"{PREFIX}{name}{VERSION}".encode() for name in ("Tick", "PipelineRetired")}
 
@@ -56,23 +59,43 @@ class Source:
         """Whether something was taken that is no row yet."""
         return bool(self._batches or self._faults)
 
-    def take(self, messages: Sequence[Message]) -> None:
-        """Put messages into their batches, all but the repeats."""
+    def take(self, messages: Sequence[Message]) -> int:
+        """Put messages into their batches, all but the repeats; returns the bytes now held for them."""
+        taken = self._all(messages)
+        if taken is None:
+            taken = self._one_by_one(messages)
+        held = self._batch(taken)
+        self.next_offset = messages[-1].offset() + 1
+        return held
+
+    def _all(self, messages: Sequence[Message]) -> Taken | None:
+        """All messages by event, where nothing is odd: five headers in order, one source, rising sequences."""
+        try:
+            _, _, sources, kinds, numbers = zip(*[message.headers() or () for message in messages], strict=True)
+            (said_source, source), (said_kind, kind), (said_number, number) = map(_columns, (sources, kinds, numbers))
+            sequences = list(map(int, number))
+        except (TypeError, ValueError):
+            return None
+        if (set(said_source), set(said_kind), set(said_number)) != NAMES or len(set(source)) > 1 or MARKER in kind:
+            return None
+        if sequences[0] <= self._sequences.get(source[0], -1) or not all(map(lt, sequences, sequences[1:])):
+            return None
+        self._sequences[source[0]] = sequences[-1]
+        taken = defaultdict[bytes, list[Message]](list)
+        for message, one in zip(messages, kind, strict=True):
+            taken[one].append(message)
+        return taken
+
+    def _one_by_one(self, messages: Sequence[Message]) -> Taken:
         sequences, taken = self._sequences, defaultdict[bytes, list[Message]](list)
         for message in messages:
             headers: Any = message.headers()
-            try:  # what a service writes has five headers, in this order
-                _, _, (first, source), (second, kind), (third, number) = headers
-                if first != "ce_source" or second != "ce_type" or third != "ce_sequence":
-                    raise ValueError
+            try:
+                source, kind, number = _by_name(headers)
                 sequence = int(number)
-            except (ValueError, TypeError):
-                try:
-                    source, kind, number = _by_name(headers)
-                    sequence = int(number)
-                except ValueError as error:
-                    self._fault(message, f"no source, type and sequence in the envelope ({error})")
-                    continue
+            except ValueError as error:
+                self._fault(message, f"no source, type and sequence in the envelope ({error})")
+                continue
             if self._is_log:
                 source = b"%b %b" % ((header(headers, ORIGIN, 7) or "").rpartition("/")[0].encode(), source)
             if sequence <= sequences.get(source, -1):
@@ -82,12 +105,13 @@ class Source:
             taken[kind].append(message)
             if kind == MARKER:
                 self._batch(taken)
+                taken.clear()
                 self.next_offset = message.offset() + 1
                 self._release(self._batches[kind])
-        self._batch(taken)
-        self.next_offset = messages[-1].offset() + 1
+        return taken
 
-    def _batch(self, taken: dict[bytes, list[Message]]) -> None:
+    def _batch(self, taken: Taken) -> int:
+        held = 0
         for kind, messages in taken.items():
             if kind in NO_ROWS and not self._is_log:
                 continue
@@ -96,10 +120,12 @@ class Source:
                 batch = self._batches[kind] = Batch(self._partition)
             batch.offsets += [message.offset() for message in messages]
             batch.known_ms += [message.timestamp()[1] for message in messages]
-            batch.bodies += [message.value() or b"" for message in messages]
+            bodies = [message.value() or b"" for message in messages]
+            held += sum(map(len, bodies))
+            batch.bodies += bodies
             if self.rows is None:
                 batch.headers += [message.headers() for message in messages]
-        taken.clear()
+        return held
 
     def make(self, made: Made) -> list[Fault]:
         """The rows of what was batched; returns what could not be read."""
@@ -154,6 +180,11 @@ class Source:
 
     def _fault(self, message: Message, reason: str) -> None:
         self._faults.append(Fault(message.offset(), message.timestamp()[1], reason, message.value() or b""))
+
+
+def _columns(pairs: Any) -> tuple[Any, Any]:
+    names, values = zip(*pairs, strict=True)
+    return names, values
 
 
 def _by_name(headers: Any) -> tuple[bytes, bytes, bytes]:

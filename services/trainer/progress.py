@@ -51,8 +51,9 @@ class Progress:
             self.kind = "classes"
             self.hits += value == label
             return
-        self.loss += (1.0 / n) * (loss - self.loss)
-        self.square += (1.0 / n) * (square - self.square)
+        weight = 1.0 / n
+        self.loss += weight * (loss - self.loss)
+        self.square += weight * (square - self.square)
 
     def metrics(self) -> dict[str, float | None]:
         """The scores by name; empty before the first answer."""

@@ -425,6 +425,22 @@ def test_partitions_and_commit_sizes_do_not_change_the_rows(bus, namespace, tmp_
     assert found[0] == found[1] == found[2]
 
 
+def test_large_records_are_committed_before_they_fill_the_memory(tmp_path, monkeypatch):
+    world = World(MemoryBus())
+    world.pipeline()
+    recorder = world.recorder(tmp_path / "s.duckdb", batch=10, commit_s=1e9)
+    monkeypatch.setattr("headrace.services.recorder.recorder.HELD_BYTES", 1 << 20)
+    recorder.tick()
+    for number in range(100):
+        world.example(number, temperature=1.0, station="x" * 50_000)
+    stored = []
+    while recorder.tick():
+        stored += rows(recorder, "SELECT count(*) FROM features_rainfall")
+    assert stored[-1] == (90,)
+    assert len(set(stored)) >= 4
+    recorder.close()
+
+
 # --- refusals ---------------------------------------------------------------------------------------------
 
 

@@ -47,7 +47,9 @@ def serve(store):
     def start(token=None, timeout_s=20.0):
         if (token, timeout_s) not in servers:
             queries = Queries(store, timeout_s)
-            servers[token, timeout_s] = QueryServer(queries, "127.0.0.1", 0, token, lambda: {"status": "ok"})
+            servers[token, timeout_s] = QueryServer(
+                queries, "127.0.0.1", 0, token, lambda: {"status": "ok", "topics": {}}
+            )
         return servers[token, timeout_s].url
 
     yield start
@@ -291,7 +293,7 @@ def test_a_body_that_is_too_large_is_refused_while_it_is_read(serve):
 
 def test_other_routes_and_methods_are_refused_as_json(serve):
     url = serve()
-    assert CLIENT.get(f"{url}/health").json() == {"status": "ok"}
+    assert CLIENT.get(f"{url}/health").json() == {"status": "ok", "topics": {}}
     not_allowed, unknown = (
         (("GET", "/query"), ("POST", "/health"), ("DELETE", "/query")),
         ("/", "/docs", "/../../etc/passwd"),
@@ -320,7 +322,9 @@ def test_without_the_right_token_nothing_is_read(serve, header):
 
 def test_the_right_token_reads(serve):
     assert ask(serve(token="secret"), "SELECT 1", token="secret").rows == [[1]]
-    assert CLIENT.get(serve(token="secret") + "/health").status_code == 200
+    health = serve(token="secret") + "/health"
+    assert CLIENT.get(health).json() == {"status": "ok"}
+    assert CLIENT.get(health, headers={"Authorization": "Bearer secret"}).json() == {"status": "ok", "topics": {}}
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])

@@ -55,6 +55,7 @@ CLASSIFIERS = {
     "logistic alone": logistic,
     "inverse scaling": lambda: scaler() | logistic(optimizer=optim.SGD(optim.schedulers.InverseScaling(0.1))),
     "own intercept rate": lambda: scaler() | logistic(intercept_lr=optim.schedulers.InverseScaling(0.5)),
+    "steep": lambda: scaler() | logistic(optimizer=optim.SGD(30.0), loss=optim.losses.Log(3.0, 0.5)),
     "clipped": lambda: scaler() | logistic(clip_gradient=0.1),
     "weighted loss": lambda: scaler() | logistic(loss=optim.losses.Log(weight_pos=5)),
     "other loss": lambda: scaler() | logistic(loss=optim.losses.Hinge()),
@@ -173,6 +174,15 @@ def test_extreme_values_leave_the_same_model_or_the_same_error(value):
                 told.append(type(error).__name__)
         outcomes.append((told, model_bytes.digest(model)))
     assert outcomes[0] == outcomes[1]
+
+
+def test_labels_that_are_no_truth_values_are_learned_as_river_does():
+    plain, quick = scaler() | logistic(), scaler() | logistic()
+    _, learn = fast_path.fast(quick)
+    for x, y in rows(60):
+        plain.learn_one(dict(x), int(y))
+        learn(x, int(y))
+    assert model_bytes.digest(quick) == model_bytes.digest(plain)
 
 
 def test_what_learns_while_it_predicts_is_left_to_river():

@@ -14,7 +14,7 @@ from river import metrics
 
 from headrace.infra.memory_bus import MemoryMessage
 from headrace.infra.records import DeadLetter, Incoming
-from headrace.schemas.codec import TYPE_OF, encode, headers_of
+from headrace.schemas.codec import EVENTS, TYPE_OF, encode, headers_of
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
 from headrace.schemas.control import Check, MetricsUpdated, ModelValidated, RunStarted
 from headrace.schemas.stream import (
@@ -333,6 +333,14 @@ ARMS = st.dictionaries(
 )
 
 
+GOLDEN = [
+    msgspec.to_builtins(prediction()),
+    {"pipeline": "p", "run": "r", "reason": "x", "offset": 2**70},
+    {"pipeline": "p", "reason": "x", "numbers": {"a": [2**70]}, "request": "q", "kind": "k"},
+    {"pipeline": "", "run_event": {"a": 1e300}},
+]
+
+
 def changed(event, field, value):
     """The event's JSON with one field, here or one level down, replaced."""
     whole = msgspec.to_builtins(event)
@@ -364,6 +372,22 @@ def test_poison_costs_its_own_row_and_no_other(data, event, label_type, known_ms
     assert {0, 100} <= offsets
     assert offsets | {fault.offset for fault in faults} == {0, 100, *range(1, 1 + len(bodies))}
     assert all(fault.reason for fault in faults)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(sorted(EVENTS)),
+    st.sampled_from(["control-log", "metrics", "validation-results", "lineage", "<p>.snapshots", "metrics-dlq"]),
+    st.lists(st.one_of(ANYTHING, st.sampled_from(GOLDEN)), max_size=4),
+)
+def test_no_event_on_any_control_topic_stops_the_recorder(name, topic, bodies):
+    made = [(k, v.encode()) for k, v in headers_of(f"headrace.{name}.v1", SOURCE, 0)]
+    messages = [
+        MemoryMessage(topic, 0, n, b"", json.dumps(body).encode(), [*made[:4], ("ce_sequence", b"%d" % n)], (0, 1_000))
+        for n, body in enumerate(bodies)
+    ]
+    found, faults, _ = recorded(messages, topic=topic)
+    assert len(faults) + len(found.get("events", [])) <= len(bodies)
 
 
 @pytest.mark.parametrize(

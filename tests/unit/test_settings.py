@@ -43,7 +43,7 @@ def test_the_environment_goes_before_the_env_file_and_that_before_defaults(tmp_p
     monkeypatch.setenv("HEADRACE_NAMESPACE", "env-")
     settings = Settings()
     assert (settings.namespace, settings.commit_s, settings.bootstrap_servers) == ("env-", 3.0, "k:1")
-    assert settings.commit_records == 5_000
+    assert settings.commit_records == 20_000
 
 
 def test_an_empty_variable_counts_as_not_set(monkeypatch):
