@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from headrace.infra.settings import Settings
 
 
+STALE_S = 60.0  # longer than any wait of a healthy loop: a flush gives up after a minute without a broker
+
+
 class HealthServer:
-    """Answers while the process lives. `stale_s` without a tick makes it unhealthy (503)."""
+    """Answers while the process lives; 503 where its loop has not turned for `STALE_S` (`beat` tells each turn)."""
 
     def __init__(self, service: str, settings: Settings, parts: Sequence[Tickable]) -> None:
         self._service, self._parts, self._began = service, parts, time.time()
+        self._turned = time.monotonic()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,29 +38,37 @@ class HealthServer:
         self.url = f"http://{settings.health_host}:{self._server.server_address[1]}/health"
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 
+    def beat(self) -> None:
+        """The loop has turned once more."""
+        self._turned = time.monotonic()
+
     def close(self) -> None:
         """Stop answering."""
         self._server.shutdown()
         self._server.server_close()
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        status = 200
         if request.path == "/health":
-            body, kind = json.dumps(self._health()).encode(), "application/json"
+            told = self._health()
+            status = 200 if told["status"] == "ok" else 503
+            body, kind = json.dumps(told).encode(), "application/json"
         elif request.path == "/metrics":
             body, kind = "\n".join(self._metrics()).encode() + b"\n", "text/plain; version=0.0.4; charset=utf-8"
         else:
             request.send_error(404)
             return
-        request.send_response(200)
+        request.send_response(status)
         request.send_header("Content-Type", kind)
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         request.wfile.write(body)
 
     def _health(self) -> dict[str, Any]:
+        idle_s = time.monotonic() - self._turned
         return {
             "service": self._service,
-            "status": "ok",
+            "status": "ok" if idle_s < STALE_S else f"the loop has not turned for {idle_s:.0f} s",
             "pid": os.getpid(),
             "up_s": round(time.time() - self._began, 1),
             "parts": [part.counts() for part in self._parts],

@@ -109,7 +109,7 @@ def run_service(name: str, build: Build) -> None:
         write_run_file(settings.home, name, {"pid": os.getpid(), "health": health.url})
         log.info("started", health=health.url, bootstrap_servers=settings.bootstrap_servers)
         tidy_memory()
-        loop(parts, stop)
+        loop(parts, stop, health.beat)
         for part in parts:
             part.close()
         health.close()
@@ -122,8 +122,8 @@ def run_service(name: str, build: Build) -> None:
         sys.exit(FAILED)
 
 
-def loop(parts: Sequence[Tickable], stop: Stop) -> None:
-    """Tick every part; wait in the first one only when none had work."""
+def loop(parts: Sequence[Tickable], stop: Stop, beat: Callable[[], None]) -> None:
+    """Tick every part; wait in the first one only when none had work. `beat` is called at each turn."""
     first, others = parts[0], parts[1:]
     idle_s = IDLE_S if others else IDLE_S * 5
     busy = True
@@ -132,6 +132,7 @@ def loop(parts: Sequence[Tickable], stop: Stop) -> None:
         for part in others:
             done += part.tick(0.0)
         busy = done > 0
+        beat()
 
 
 def live_wiring(settings: Settings, service: str) -> Wiring:

@@ -24,7 +24,7 @@ from headrace.services.recorder.source import Source
 from headrace.services.recorder.store import Position, Store, StoreRefused
 
 BATCH = 100
-MAKE_RECORDS = 2000  # rows are made of so many: few calls, and memory that is used again instead of mapped anew
+MAKE_RECORDS = 4000  # rows are made of so many: few calls, and memory that is used again instead of mapped anew
 HELD_BYTES = 64 << 20  # of records not committed yet; 20,000 of the usual size are 10 MB
 MISSING_S = 5.0  # how often topics that did not exist yet are looked for
 

@@ -1,0 +1,60 @@
+"""What a service says of itself, over HTTP."""
+
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+
+from headrace.infra import health
+from headrace.infra.settings import Settings
+
+
+class Part:
+    def counts(self):
+        return {"rain.predictions-0": {"offset": 7, "repeats": 2}, "note": "text"}
+
+
+@pytest.fixture
+def server():
+    made = health.HealthServer("joiner", Settings(artifact_key="k"), [Part()])
+    yield made
+    made.close()
+
+
+def ask(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_a_service_whose_loop_turns_is_healthy(server):
+    status, body = ask(server.url)
+    assert (status, json.loads(body)["status"]) == (200, "ok")
+    assert json.loads(body)["parts"] == [Part().counts()]
+
+
+def test_a_service_whose_loop_stands_still_is_not(server, monkeypatch):
+    monkeypatch.setattr(health, "STALE_S", 0.0)
+    status, body = ask(server.url)
+    assert status == 503
+    assert "has not turned" in json.loads(body)["status"]
+
+
+def test_a_turn_makes_it_healthy_again(server, monkeypatch):
+    server._turned -= 2 * health.STALE_S
+    assert ask(server.url)[0] == 503
+    server.beat()
+    assert ask(server.url)[0] == 200
+
+
+def test_metrics_are_prometheus_text(server):
+    status, body = ask(server.url.replace("/health", "/metrics"))
+    assert status == 200
+    assert 'headrace_fold{service="joiner",place="rain.predictions-0",number="offset"} 7' in body.splitlines()
+
+
+def test_other_paths_do_not_exist(server):
+    assert ask(server.url + "/else")[0] == 404
