@@ -67,13 +67,15 @@ class Job:
 class Gated:
     """One pipeline: releases whose first gate is off, its live runs, its open jobs, the epoch of its aliases.
 
-    `skipped` are the offsets that a run left out because their learn raised.
+    `skipped` are the offsets that a run left out because their learn raised. `newest` is the last completion of a run
+    whose gates are at work on an earlier one: in a fast stream each would otherwise be overtaken by the next.
     """
 
     ungated: set[int] = field(default_factory=set)
     runs: dict[str, RunStarted] = field(default_factory=dict)
     skipped: dict[str, tuple[int, ...]] = field(default_factory=dict)
     jobs: dict[tuple[str, JobStage], Job] = field(default_factory=dict)
+    newest: dict[str, Job] = field(default_factory=dict)
     champion: str | None = None
     epoch: int = 0
 
@@ -103,6 +105,7 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
             gated.runs.clear()
             gated.skipped.clear()
             gated.jobs.clear()
+            gated.newest.clear()
         case RunStarted():
             gated.runs.setdefault(event.run, event)
         case TrainingFailed(run=str(run), offset=int(offset)) if run in gated.runs:
@@ -111,6 +114,7 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
             _forget(gated, event.run)
         case ModelUpdated(alias="champion"):
             gated.champion, gated.epoch = event.run, event.epoch
+            gated.newest.pop(event.run, None)
         case TrainingCompleted() if event.run in gated.runs and event.run != gated.champion:
             return _completed(gated, event, record)
         case ModelValidated(stage="offline" | "infra"):
@@ -141,6 +145,9 @@ def _completed(gated: Gated, event: TrainingCompleted, record: Record) -> list[E
         causation=place,
         forced=event.release in gated.ungated,
     )
+    if not job.forced and any(run == event.run for run, _ in gated.jobs):
+        gated.newest[event.run] = job
+        return []
     gated.jobs[event.run, "offline"] = job
     if not job.forced:
         return []
@@ -159,7 +166,7 @@ def _completed(gated: Gated, event: TrainingCompleted, record: Record) -> list[E
 
 
 def _judged(gated: Gated, event: ModelValidated) -> None:
-    """Close the job that the verdict answers; an offline pass opens the infra job."""
+    """Close the job that the verdict answers: an offline pass opens the infra job, a fail the newest completion's."""
     job = gated.jobs.get((event.run, _stage(event)))
     if job is None or job.end_offset != event.offset:
         return
@@ -172,6 +179,8 @@ def _judged(gated: Gated, event: ModelValidated) -> None:
             snapshot_offset=event.snapshot_offset,
             forced=False,
         )
+    elif event.verdict != "pass" and event.run in gated.newest:
+        gated.jobs[event.run, "offline"] = gated.newest.pop(event.run)
 
 
 def _stage(event: ModelValidated) -> JobStage:
@@ -183,3 +192,4 @@ def _forget(gated: Gated, run: str) -> None:
     gated.skipped.pop(run, None)
     gated.jobs.pop((run, "offline"), None)
     gated.jobs.pop((run, "infra"), None)
+    gated.newest.pop(run, None)

@@ -119,6 +119,29 @@ def test_a_late_verdict_of_the_shorter_range_does_not_close_the_longer_job():
     assert job.n_labels == 400
 
 
+def test_a_pass_counts_though_the_run_has_learned_on():
+    state, _ = fold(STARTED, completed(200), completed(400), completed(800), judged("offline", "pass", 200))
+    (job,) = state.open_jobs()
+    assert (job.stage, job.n_labels) == ("infra", 200)
+
+
+def test_after_a_fail_the_newest_completion_is_judged_and_none_between():
+    state, _ = fold(STARTED, completed(200), completed(400), completed(800), judged("offline", "fail", 200))
+    (job,) = state.open_jobs()
+    assert (job.stage, job.n_labels, job.sequence) == ("offline", 800, 30)
+    state, _ = fold(
+        STARTED, completed(200), completed(400), judged("offline", "pass", 200), judged("infra", "fail", 200)
+    )
+    (job,) = state.open_jobs()
+    assert (job.stage, job.n_labels) == ("offline", 400)
+
+
+def test_what_waits_for_judgement_ends_with_its_run():
+    ended = RunEnded(pipeline="rain", run="a", reason="done")
+    state, _ = fold(STARTED, completed(200), completed(400), ended, judged("offline", "fail", 200))
+    assert state.open_jobs() == []
+
+
 def test_the_first_verdict_wins():
     state, _ = fold(released(), STARTED, completed(), judged("offline", "fail"), judged("offline", "pass"))
     assert state.open_jobs() == []
