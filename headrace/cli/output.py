@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+STAGE_WIDTH = 120
 PIPED_WIDTH = 10_000  # a table in a file or a pipe is not folded
 
 
@@ -24,6 +25,12 @@ def out() -> Console:
 def err() -> Console:
     """The console of progress, hints and errors."""
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def stage(to_error: bool = False) -> Console:
+    """The console of the demo: with markup, and as wide as a page where there is no terminal."""
+    stream = sys.stderr if to_error else sys.stdout
+    return Console(stderr=to_error, highlight=False, width=None if stream.isatty() else STAGE_WIDTH)
 
 
 def say(text: str, style: str | None = None) -> None:

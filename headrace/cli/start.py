@@ -141,7 +141,7 @@ def demo(
     chosen = Choices(
         rate=parse_rate(rate), rows=rows, refresh_s=0.1, label_delay_rows=label_delay, keep=keep, json=as_json
     )
-    report = run(chosen, output.err() if as_json else output.out())
+    report = run(chosen, output.stage(to_error=as_json))
     if as_json:
         output.print_json(report)
 
