@@ -25,7 +25,7 @@ from headrace.verbs import same_columns, signature, verbs
 TAIL = 200  # snapshots read at start: the newest one that is fit is among them, else the alias' own serves
 RECENT = 20  # snapshots kept: one taken before an alias moved may still be the newest
 POLL_S = 0.005  # asking the tables after each batch would cost a record 0.8 µs
-LOAD_SHARE = 0.05  # of this thread's time; a model that loads slowly is refreshed less often
+LOAD_SHARE = 0.05  # of this thread's work; a model that loads slowly is refreshed less often
 RETRY_S = 1.0
 ERROR_AFTER_S = 60.0
 NO_ARMS = World()
@@ -158,7 +158,7 @@ class Arms:
         target = wanted(table.aliases, table.snapshots, table.loaded)
         if target == table.loaded and table.world.epoch == _epoch(table) and not table.trouble:
             return 0
-        began = time.perf_counter()
+        began = time.thread_time()
         try:
             arms = {alias: self._arm(table, alias, revision) for alias, revision in target.items()}
         except Exception as error:  # whatever the bytes or the author's code do, the old arms serve on
@@ -167,7 +167,7 @@ class Arms:
         table.world, table.loaded = World(_in_order(arms), _epoch(table)), target
         table.trouble, table.troubled_since = "", None
         if not self._simulated:
-            table.not_before = now + (time.perf_counter() - began) / LOAD_SHARE
+            table.not_before = now + (time.thread_time() - began) / LOAD_SHARE
         self.loads += 1
         return 1
 

@@ -33,7 +33,8 @@ from headrace.verbs import same_columns, signature
 
 FOLD = "trainer-core"
 OUTPUTS = frozenset({"training-completed", "training-runs", "<p>.snapshots"})
-SNAPSHOT_SHARE = 0.05  # of the learning thread's time
+SNAPSHOT_SHARE = 0.05  # of the learning thread's work
+WAIT_SHARE = 0.2  # of its time, disk and a busy machine included: a slow fsync must not keep it from learning
 THIN_S = 60.0
 
 
@@ -195,7 +196,7 @@ class Runs:
 
     def snapshot(self, *, pinned: bool) -> None:
         """Store every run at this offset and announce it; the next commit makes it the place to go on from."""
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.thread_time()
         policies, wiring = self._policies(), self._wiring
         now_ms = self._now_ms()
         taken, bases = {}, {}
@@ -216,7 +217,8 @@ class Runs:
         self.snapshots += 1
         wait_s = policies.rollout.refresh_s
         if wait_s > 0 and wiring.clock_ms is None:  # a simulated clock does not pass while this works
-            wait_s = max(wait_s, (time.perf_counter() - began) / SNAPSHOT_SHARE)
+            work_s, took_s = time.thread_time() - worked, time.perf_counter() - began
+            wait_s = max(wait_s, work_s / SNAPSHOT_SHARE, took_s / WAIT_SHARE)
         self._due = self._clock() + wait_s if wait_s > 0 else self._clock()
 
     def commit(self) -> None:
