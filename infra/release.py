@@ -10,9 +10,9 @@ from typing import Any
 from headrace.errors import NoAnswer, Refused
 from headrace.infra import create_topics, pipeline_files
 from headrace.infra.artifacts import Artifacts
-from headrace.infra.bus import Bus
+from headrace.infra.bus import Bus, Message, Place
 from headrace.infra.follow import Follower
-from headrace.schemas.codec import TYPE_OF, encode, headers_of
+from headrace.schemas.codec import TYPE_OF, Undecodable, decode, encode, header, headers_of
 from headrace.schemas.control import ControlEvent, PipelineReleased, ReleaseAsked, RequestRefused
 from headrace.schemas.topics import full_name
 
@@ -36,10 +36,45 @@ def release_file(
     event = ReleaseAsked(
         pipeline=pipeline.name, request=new_request("release"), by=by, definition=definition, partitions=count
     )
+    arrived = full_name("<p>.data-arrived", pipeline.name, settings.namespace)
+    ends = {(arrived, partition): bus.offsets((arrived, partition))[1] for partition in range(count)}
     answer = ask(bus, event, event.request, settings.namespace, limit_s)
     if not isinstance(answer, PipelineReleased):
         raise NoAnswer(f"the request to release {pipeline.name} was answered with {type(answer).__name__}")
+    await_markers(bus, ends, answer, limit_s)
     return answer
+
+
+def await_markers(bus: Bus, ends: dict[Place, int], released: PipelineReleased, limit_s: float) -> None:
+    """Wait until the release stands in band in every partition: what is published from now on comes after it.
+
+    The answer may be seen first (no order holds between topics), and what came before the marker would be rejected.
+    """
+    missing, deadline = set(ends), time.monotonic() + limit_s
+    reader = bus.reader()
+    try:
+        reader.assign(ends)
+        while missing:
+            for message in reader.poll(500, 0.1):
+                if _is_marker_of(released, message):
+                    missing.discard((message.topic(), message.partition()))
+            if missing and time.monotonic() > deadline:
+                raise NoAnswer(
+                    f"release {released.release} of {released.pipeline} is decided, but its marker did not come to "
+                    f"{len(missing)} partitions of {min(missing)[0]} within {limit_s:g} s: is the registry up?",
+                    "headrace status",
+                )
+    finally:
+        reader.close()
+
+
+def _is_marker_of(released: PipelineReleased, message: Message) -> bool:
+    if header(message.headers(), "ce_type", 3) != TYPE_OF[PipelineReleased]:
+        return False
+    try:
+        return bool(decode(TYPE_OF[PipelineReleased], message.value() or b"") == released)
+    except Undecodable:  # users write this topic, and may write anything
+        return False
 
 
 def new_request(kind: str) -> str:

@@ -70,7 +70,7 @@ def test_nothing_is_lost_or_learned_twice_when_every_service_is_killed_at_random
     def joined():
         return [r for r in stack.records("<p>.labelled-examples", "rain") if isinstance(r.event, ExampleLabelled)]
 
-    until(lambda: len(joined()) >= ROWS, limit_s=300, says="every row joined")
+    until(lambda: len(joined()) >= ROWS, limit_s=60, says="every row joined")
     records = joined()
     expected = list(rows())
     assert [(r.event.prediction.id, r.event.prediction.features, r.event.label) for r in records] == expected
