@@ -55,7 +55,8 @@ class Made:
     def all(self, tables: Mapping[str, Table]) -> list[tuple[str, Any]]:
         """One Arrow table for each table that gets rows."""
         for name, rows in self.rows.items():
-            self.parts[name].append(arrow_rows(tables[name], rows))
+            if rows:  # a window of labels alone has no features, and adds none
+                self.parts[name].append(arrow_rows(tables[name], rows))
         self.rows.clear()
         return [(name, pa.concat_tables(parts)) for name, parts in self.parts.items()]
 

@@ -24,7 +24,6 @@ from headrace.services.recorder.source import Source
 from headrace.services.recorder.store import Position, Store, StoreRefused
 
 BATCH = 100
-MAKE_RECORDS = 4000  # rows are made of so many: few calls, and memory that is used again instead of mapped anew
 HELD_BYTES = 64 << 20  # of records not committed yet; 20,000 of the usual size are 10 MB
 MISSING_S = 5.0  # how often topics that did not exist yet are looked for
 
@@ -73,7 +72,7 @@ class Recorder:
         self._releases = store.releases()
         self._sources: dict[Place, Source] = {}
         self._made = Made()
-        self._uncommitted = self._unmade = self._held_bytes = 0
+        self._uncommitted = self._held_bytes = 0
         self._commit_at = self._look_at = 0.0
         self._look_now = False
         try:
@@ -95,9 +94,6 @@ class Recorder:
             for place, some in by_place.items():
                 self._held_bytes += self._sources[place].take(some)
             self._uncommitted += len(messages)
-            self._unmade += len(messages)
-            if self._unmade >= MAKE_RECORDS:
-                self._make()
         if self._look_now or (self._look_at and self._clock() >= self._look_at):
             self._assign()  # not before all messages are taken: it makes the reader go on from what was taken
         if self._uncommitted and (
@@ -112,7 +108,8 @@ class Recorder:
 
     def commit(self) -> None:
         """Put the rows of what was read so far into the store, with their offsets; durable when it returns."""
-        self._make()
+        with without_collection():
+            self._make()
         self._uncommitted = self._held_bytes = 0
         changed = {place: source for place, source in self._sources.items() if source.changed}
         if not changed:
@@ -150,11 +147,6 @@ class Recorder:
 
     def _make(self) -> None:
         """Turn what was read so far into rows."""
-        self._unmade = 0
-        with without_collection():
-            self._make_all()
-
-    def _make_all(self) -> None:
         for (topic, partition), source in self._sources.items():
             if not source.waiting:
                 continue

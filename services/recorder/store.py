@@ -207,6 +207,7 @@ class Store:
         with self._transaction():
             for name, batch in parts:
                 self._insert(self.tables[name], batch)
+            self.connection.unregister("incoming")
 
     def _interrupt_readers(self) -> None:
         deadline = time.monotonic() + READERS_S
@@ -226,7 +227,6 @@ class Store:
         verb = "INSERT OR REPLACE" if table.name in KEYS else "INSERT"
         self.connection.register("incoming", batch)
         self.connection.execute(f"{verb} INTO {quoted(table.name)} ({columns}) SELECT {values} FROM incoming")
-        self.connection.unregister("incoming")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from headrace.infra.memory_bus import MemoryMessage
 from headrace.infra.records import DeadLetter, Incoming
 from headrace.schemas.codec import EVENTS, TYPE_OF, encode, headers_of
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
-from headrace.schemas.control import Check, MetricsUpdated, ModelValidated, RunStarted
+from headrace.schemas.control import Check, MetricsUpdated, ModelValidated, RunStarted, WindowValidated
 from headrace.schemas.stream import (
     ArmPrediction,
     Baselines,
@@ -297,6 +297,30 @@ def test_control_events_have_typed_rows_and_the_log_keeps_each_whole():
     assert [row["event"] for row in found["events"]] == ["ModelValidated", "RunStarted"]
     assert found["events"][0]["first_place"] == "model-validations/aa/0/1"
     assert json.loads(found["events"][0]["body"])["run"] == "run-1"
+
+
+def test_a_window_of_labels_alone_has_no_features_to_record():
+    window = WindowValidated(
+        pipeline="rainfall",
+        partition=0,
+        start_offset=0,
+        end_offset=1_000,
+        start_ms=0,
+        end_ms=1,
+        release=1,
+        validated=0,
+        labels=1_000,
+        rejected=0,
+        duplicates=0,
+        reasons={},
+        extra_columns={},
+        features={},
+        verdict="ok",
+    )
+    found, faults, _ = recorded([message(window)], topic="validation-results")
+    assert faults == []
+    assert found["windows"][0]["labels"] == 1_000
+    assert "feature_windows" not in found
 
 
 def test_each_metric_is_a_row_and_nan_is_no_json():
