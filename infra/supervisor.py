@@ -51,6 +51,7 @@ class Supervisor:
         self._home = home
         self._children = {name: Child(name) for name in names}
         self._groups = spawn or {}
+        self._noted: dict[str, dict[str, object]] = {}
         self._stopping = False
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
@@ -88,7 +89,7 @@ class Supervisor:
             except ChildProcessError:
                 pid, status = 0, 0
             if pid == 0:
-                signal.sigtimedwait([signal.SIGCHLD], 0.1) if hasattr(signal, "sigtimedwait") else time.sleep(0.1)
+                signal.sigtimedwait([signal.SIGCHLD], wait_s) if hasattr(signal, "sigtimedwait") else time.sleep(0.1)
                 continue
             self._gone(pid, os.waitstatus_to_exitcode(status))
 
@@ -105,12 +106,10 @@ class Supervisor:
 
     def _note(self) -> None:
         for child in self._children.values():
-            if child.name in SERVICES:
-                write_run_file(
-                    self._home,
-                    f"{child.name}.supervised",
-                    {"pid": child.pid, "restarts": child.restarts, "refused": child.refused},
-                )
+            what: dict[str, object] = {"pid": child.pid, "restarts": child.restarts, "refused": child.refused}
+            if child.name in SERVICES and self._noted.get(child.name) != what:
+                write_run_file(self._home, f"{child.name}.supervised", what)
+                self._noted[child.name] = what
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from operator import mul
 from typing import Any
 
 from headrace.schemas.contract import FeatureSpec
@@ -34,15 +33,14 @@ def _summary(f: FeatureSpec, column: tuple[Any, ...], n: int) -> FeatureSummary:
         return FeatureSummary(n=len(values), missing=missing, top={text[:TEXT_SHOWN]: count for text, count in top})
     ordered = sorted(values)
     mean = sum(values) / len(values)
-    # The second pass keeps the precision that a sum of squares would lose on large means.
-    deviations = [value - mean for value in values]
-    variance = sum(map(mul, deviations, deviations)) / len(values)
+    # The distance from the mean keeps the precision that a sum of squares would lose on large means.
+    sd = math.dist(values, [mean] * len(values)) / math.sqrt(len(values))
     last = len(ordered) - 1
     return FeatureSummary(
         n=len(values),
         missing=missing,
         mean=_finite(mean),
-        sd=_finite(math.sqrt(variance)),
+        sd=_finite(sd),
         min=ordered[0],
         max=ordered[-1],
         quantiles=tuple(ordered[round(q * last)] for q in QUANTILES),
