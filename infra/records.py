@@ -59,6 +59,7 @@ class Incoming:
         self.name, self.pipeline = parse_name(topic, namespace)
         self.sequences: dict[str, int] = {} if sequences is None else sequences
         self.repeats = 0
+        self._source, self._written_by = "", b""
         self._by_offset = self.name in NUMBERED_BY_OFFSET
         self._raw = self.name in PARSED_BY_THE_FOLD
         self._copied = self.name == "control-log"
@@ -73,13 +74,14 @@ class Incoming:
             source, sequence = "", offset * SEQUENCES_PER_OFFSET
         else:
             try:
-                if headers[4][0] == "ce_sequence" and headers[2][0] == "ce_source":
-                    source, sequence = headers[2][1].decode(), int(headers[4][1])
-                else:
-                    source, sequence = (
-                        header(headers, "ce_source", 2) or "",
-                        int(header(headers, "ce_sequence", 4) or ""),
-                    )
+                source_name, written_by = headers[2]
+                sequence_name, number = headers[4]
+                if sequence_name != "ce_sequence" or source_name != "ce_source":
+                    written_by = (header(headers, "ce_source", 2) or "").encode()
+                    number = header(headers, "ce_sequence", 4) or ""
+                if written_by != self._written_by:  # one service writes most of a topic
+                    self._source, self._written_by = written_by.decode(), written_by
+                source, sequence = self._source, int(number)
             except (TypeError, IndexError, ValueError, AttributeError) as error:
                 raise DeadLetter(f"no source and sequence in the envelope ({error})") from error
             key = source

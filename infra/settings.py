@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     create_topics: bool = True
     commit_s: float = Field(1.0, ge=0)
     commit_records: int = Field(20_000, ge=1)
-    linger_ms: float = Field(5, ge=0)
+    linger_ms: float = Field(25, ge=0)
     session_timeout_s: float = Field(45, ge=1)
     log_format: Literal["auto", "pretty", "json"] = "auto"
     health_host: str = "127.0.0.1"

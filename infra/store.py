@@ -22,7 +22,17 @@ import msgspec
 
 from headrace.infra.log_table import Changes, LogTable
 from headrace.infra.state_lock import FolderLock, Held
-from headrace.infra.state_rows import SIGNATURE_BYTES, Head, RowDamaged, checked_key, pack_head, unpack_head
+from headrace.infra.state_rows import (
+    MARKS,
+    SIGNATURE_BYTES,
+    Head,
+    Key,
+    RowDamaged,
+    flags_of,
+    pack_head,
+    rows_of,
+    unpack_head,
+)
 
 MAP_BYTES = 256 << 20  # address space, not memory; doubled when full
 MAX_TABLES = 32
@@ -115,25 +125,24 @@ class Store:
         with self._refusals(f"cannot be read in table {name}"):
             db = self._env.open_db(b"table-" + name.encode())
 
-            def read(counter: int) -> bytes:
+            def read(page: int) -> list[tuple[int, Key, Any]]:
                 try:
                     if self._reading is None:
                         self._reading = self._env.begin()
-                    row: bytes | None = self._reading.get(counter.to_bytes(8, "big"), None, db)
-                except lmdb.Error as error:
+                    stored: bytes | None = self._reading.get(page.to_bytes(8, "big"), None, db)
+                    if stored is not None:
+                        return rows_of(page, stored)
+                except (lmdb.Error, RowDamaged) as error:
                     self._refuse(f"cannot be read in table {name}", error)
-                if row is None:
-                    raise StateCorrupt(self._says(f"lacks row {counter} of table {name}"))
-                return row
+                raise StateCorrupt(self._says(f"lacks page {page} of table {name}"))
 
             table = LogTable(name, value_type, read)
             with self._env.begin(db=db) as txn:
-                for place, row in txn.cursor():
-                    counter = int.from_bytes(place, "big")
-                    table.load(counter, checked_key(counter, row))
-        rows = self._head.tables.get(name, 0) if self._head is not None else 0
-        if len(table) != rows:
-            raise StateCorrupt(self._says(f"has {len(table)} rows in table {name}, the last commit had {rows}"))
+                for page, rows, flags in _pages(txn.cursor()):
+                    table.load(page, rows, flags)
+        expected = self._head.tables.get(name, 0) if self._head is not None else 0
+        if len(table) != expected:
+            raise StateCorrupt(self._says(f"has {len(table)} rows in table {name}, the last commit had {expected}"))
         self._tables[name] = (table, db)
         return table
 
@@ -282,6 +291,22 @@ def lock_folder(folder: Path) -> FolderLock:
             f"the state in {folder} belongs to process {owner}, which is alive. Stop it (headrace down), or set "
             "HEADRACE_INSTANCE to run another instance beside it"
         ) from None
+
+
+def _pages(cursor: Any) -> Iterator[tuple[int, list[tuple[int, Key, Any]], bytes | None]]:
+    """A table's pages in order, each with the marks that follow it. Raises RowDamaged."""
+    page, rows = -1, None
+    for place, stored in cursor:
+        number = int.from_bytes(place[:8], "big")
+        if rows is not None:
+            is_marks = place[8:] == MARKS and number == page
+            yield page, rows, flags_of(page, stored) if is_marks else None
+            rows = None
+            if is_marks:
+                continue
+        page, rows = number, rows_of(number, stored)
+    if rows is not None:
+        yield page, rows, None
 
 
 def _delete(cursor: Any, places: list[bytes]) -> None:

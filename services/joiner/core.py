@@ -176,8 +176,8 @@ def _tell(
 
 def _find_oldest(state: State) -> None:
     """The oldest prediction waits no more: which is the oldest now."""
-    oldest = next(iter(state.pending.items()), None)
-    state.pending_from = state.number if oldest is None else oldest[1].number
+    oldest = next(iter(state.pending.values()), None)
+    state.pending_from = state.number if oldest is None else oldest.number
 
 
 def _label_alone(state: State, record: Record, key: str, event: Answered, emits: list[Emit]) -> None:
