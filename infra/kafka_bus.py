@@ -44,7 +44,7 @@ class KafkaBus:
         self,
         bootstrap: str,
         *,
-        linger_ms: float = 25,
+        linger_ms: float = 10,
         session_timeout_s: float = 45,
         security: Mapping[str, Any] | None = None,
         client_id: str = "headrace",

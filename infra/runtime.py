@@ -204,7 +204,7 @@ class FoldRunner:
         *,
         namespace: str = "",
         instance: str = "local",
-        commit_s: float = 1.0,
+        commit_s: float = 5.0,
         commit_records: int = 20_000,
         batch: int = BATCH,
         world: Callable[[str], Any] | None = None,

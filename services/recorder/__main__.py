@@ -34,7 +34,7 @@ def build(wiring: Wiring) -> Sequence[Tickable]:
     exporter = Exporter(
         store, settings.store_path.parent / "snapshots", wiring.bus, namespace=wiring.namespace, inline=inline, **clock
     )
-    recorder = Recorder(wiring.bus, store, namespace=wiring.namespace, commit_s=settings.commit_s, exporter=exporter)
+    recorder = Recorder(wiring.bus, store, namespace=wiring.namespace, commit_s=settings.record_s, exporter=exporter)
     if inline:
         return [recorder]
     token = settings.query_token.get_secret_value() if settings.query_token else None

@@ -48,7 +48,7 @@ def test_the_environment_goes_before_the_env_file_and_that_before_defaults(tmp_p
 
 def test_an_empty_variable_counts_as_not_set(monkeypatch):
     monkeypatch.setenv("HEADRACE_COMMIT_S", "")
-    assert Settings().commit_s == 1.0
+    assert Settings().commit_s == 5.0
 
 
 def test_an_unknown_variable_is_refused_with_the_nearest_known_one(tmp_path, monkeypatch):
