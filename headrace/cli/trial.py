@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.cli import output
 from headrace.cli.files import Source
 from headrace.cli.rows import Roles, events, resolve_roles
+from headrace.errors import InvalidInput
 from headrace.schemas.control import MetricsUpdated, ModelUpdated, ModelValidated, TrainingCompleted
 from headrace.schemas.stream import ExampleArrived, ExampleLabelled, PredictionMade, RecordRejected
 
@@ -30,6 +31,14 @@ def run_trial(file: Path, source: Source, given: Roles, label_delay: int, limit:
 
     pipeline = pipeline_files.load_file(file)
     roles = resolve_roles(source, pipeline.spec, given)
+    if roles.label is None and "features" not in source.columns:
+        known = {name for f in pipeline.spec.features for name in (f.name, f.alias)} | {*vars(roles).values()}
+        left = [column for column in source.columns if column not in known]
+        raise InvalidInput(
+            f"{source.path}: without labels there is nothing to try; which column holds them? The contract does not "
+            f"know {', '.join(left) or 'no column more'}",
+            f"headrace try {file} {source.path} --label {left[-1] if left else 'COLUMN'}",
+        )
     stream = events(
         source, pipeline.spec, roles, label_delay, lambda n: FIRST_ROW + timedelta(seconds=n * SECONDS_A_ROW)
     )

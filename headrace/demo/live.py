@@ -15,6 +15,7 @@ from rich.text import Text
 
 from headrace.demo.observe import Observed
 from headrace.infra.follow import Follower
+from headrace.schemas.control import PipelineReleased
 from headrace.schemas.topics import full_name
 
 QUIET_S = 20.0
@@ -27,8 +28,7 @@ def watch_live(
     from headrace.demo.run import PIPELINE, WATCHED
 
     follower = Follower(bus, namespace, [full_name(name, PIPELINE, namespace) for name in WATCHED])
-    for record in follower.read_to_end():
-        seen.see(record, time.time() * 1000)
+    _await_release(follower, seen)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(40),
@@ -67,6 +67,16 @@ def watch_live(
             progress.stop.set()
             publisher.join(10)
             follower.close()
+
+
+def _await_release(follower: Follower, seen: Observed) -> None:
+    """Wait until the release came through the chain: then everybody reads, this one too, and no delay is a start's."""
+    waits, deadline = {"<p>.predictions", "<p>.labelled-examples"}, time.monotonic() + QUIET_S
+    while waits and time.monotonic() < deadline:
+        for record in follower.poll(0.05):
+            seen.see(record, time.time() * 1000)
+            if isinstance(record.event, PipelineReleased):
+                waits.discard(record.topic)
 
 
 def is_complete(seen: Observed, published: int) -> bool:

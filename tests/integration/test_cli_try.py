@@ -65,6 +65,16 @@ def test_too_few_rows_say_when_the_first_model_is_judged(rows):
     assert "no model serves" in result.stdout
 
 
+def test_a_file_whose_label_is_not_known_is_refused_with_the_option_that_says_it(rows):
+    lines = Path(rows).read_text().splitlines()
+    Path(rows).write_text("\n".join(f"{n},{line}" for n, line in enumerate(lines)).replace("0,", "day,", 1) + "\n")
+    refused = run("try", "pipelines/rain.py", rows)
+    assert refused.exit_code == 2
+    assert "does not know day, rain" in refused.stderr
+    assert "--label rain" in refused.stderr
+    assert "318 joined" in run("try", "pipelines/rain.py", rows, "--label", "rain").stdout
+
+
 def test_labels_that_come_later_are_joined_to_the_same_rows(rows):
     report = json.loads(run("try", "pipelines/rain.py", rows, "--label-delay", "50", "--json").stdout)
     assert report["joined"] == 318
