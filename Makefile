@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := $(BIN)/headrace
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check bench up down up-compose clean lock schemas
+.PHONY: help install demo test test-all chaos check bench up down up-compose clean lock schemas
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test: install  ## All tests that need no container engine and no browser (where 
 
 test-all: install  ## Every test, the long ones too
 	@$(BIN)/python -m pytest
+
+chaos: install  ## Kill services at random on a broker of its own while a stream runs (KILLS=1000), and report
+	@CHAOS_KILLS=$(or $(KILLS),1000) CHAOS_SEED=$(or $(SEED),5) $(BIN)/python -m pytest -q -s --log-disable=librdkafka tests/e2e/test_chaos.py
 
 check: install  ## Format, lint, types, unit and contract tests, in under a minute
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest -n auto tests/unit tests/contract

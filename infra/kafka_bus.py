@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -32,6 +33,9 @@ from headrace.infra.bus import (
 from headrace.infra.kafka_consumer import ADMIN_S, KafkaGroupConsumer, KafkaReader
 from headrace.infra.kafka_errors import MISSING, explained, missing
 from headrace.infra.kafka_producer import KafkaProducer
+
+AGAIN_S = 30.0  # a line that says the same is told again after so long
+_CHANGING = re.compile(r"\[[^]]*\]|after \d+ms|\d+ identical error\(s\) suppressed|ipv4#\S+|\d+ms|/bootstrap|/\d+:")
 
 
 class KafkaBus:
@@ -164,11 +168,32 @@ class KafkaBus:
             raise Unavailable(f"the broker at {self.bootstrap} did not answer within {ADMIN_S:g} s") from error
 
 
+class Quiet(logging.Filter):
+    """librdkafka's lines, each at most once in a while: a client tells every attempt to reach a broker that is away.
+
+    The one that calls the gapless guarantee experimental is left out; the tests cover it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, float] = {}
+
+    def filter(self, line: logging.LogRecord) -> bool:
+        """Whether the line is told."""
+        text, now = line.getMessage(), time.monotonic()
+        what = _CHANGING.sub("", text)
+        if "experimental" in text or now < self._told.get(what, -AGAIN_S) + AGAIN_S:
+            return False
+        if len(self._told) > 1_000:
+            self._told.clear()
+        self._told[what] = now
+        return True
+
+
 def _quiet_logger() -> logging.Logger:
-    """librdkafka's lines, without the one that calls the gapless guarantee experimental (the tests cover it)."""
     logger = logging.getLogger("librdkafka")
     if not logger.filters:
-        logger.addFilter(lambda line: "experimental" not in line.getMessage())
+        logger.addFilter(Quiet())
     return logger
 
 

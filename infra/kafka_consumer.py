@@ -12,7 +12,7 @@ from typing import Any, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from headrace.infra.bus import BusError, Message, OnAssign, OnGone, Place
-from headrace.infra.kafka_errors import REBALANCING, TRANSIENT, explained
+from headrace.infra.kafka_errors import REBALANCING, TRANSIENT, explained, greet
 
 ADMIN_S = 15.0
 SETTLED_S = 1.0
@@ -41,6 +41,7 @@ class KafkaReader:
         self._bootstrap = config["bootstrap.servers"]
         unused = {"group.id": f"{config['client.id']}-reader"}  # librdkafka wants a name; nobody joins it
         self._client = Consumer(config | FETCHING | unused)
+        greet(self._client)
 
     def assign(self, offsets: Mapping[Place, int]) -> None:
         self._client.assign([TopicPartition(*place, offset) for place, offset in offsets.items()])
@@ -83,6 +84,7 @@ class KafkaGroupConsumer:
                 "on_commit": self._on_commit,
             }
         )
+        greet(self._client)
         self._on_assign, self._on_revoke, self._on_lost = on_assign, on_revoke, on_lost
         self._topics: list[str] = []
         self._assigned: set[Place] = set()

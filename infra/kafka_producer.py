@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as Client
 
 from headrace.infra.bus import MAX_RECORD_BYTES, ProducerFailed, Unavailable
+from headrace.infra.kafka_errors import greet
 from headrace.schemas.codec import Headers
 
 MAX_REQUEST_BYTES = 1_000_000
@@ -47,6 +48,7 @@ class KafkaProducer:
             }
         )
         self._send: Any = self._client.produce
+        greet(self._client)
 
     def produce(
         self,

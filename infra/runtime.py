@@ -264,16 +264,18 @@ class FoldRunner:
         return len(messages)
 
     def commit(self) -> None:
-        """Flush, then commit every changed worker, then mirror the offsets to the group."""
+        """Flush, then commit every changed worker, then mirror the offsets to the group.
+
+        Offsets are mirrored also where nothing changed: in a rebalance, or without a broker, they were not taken.
+        """
         self._next_commit = self._clock() + self._commit_s
         self._uncommitted = 0
         dirty = [worker for worker in self.workers.values() if worker.dirty]
-        if not dirty:
-            return
-        self._producer.flush()
-        for worker in dirty:
-            worker.commit()
-        self._consumer.commit({worker.place: worker.offset for worker in dirty})
+        if dirty:
+            self._producer.flush()
+            for worker in dirty:
+                worker.commit()
+        self._consumer.commit({worker.place: worker.offset for worker in self.workers.values()})
 
     def seek(self, place: Place, offset: int) -> None:
         """Read an assigned place on from another offset."""

@@ -24,7 +24,7 @@ from types import FrameType
 from headrace.services import FOLDS, SERVICES
 
 REFUSED = 3
-FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.1, 15.0, 30.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.05, 15.0, 5.0
 STOP_S = 10.0
 WITH_RIVER = tuple(s for s in SERVICES if any(f.service == s and f.needs_river for f in FOLDS))
 WITH_LIBRARIES_OF_THEIR_OWN = ("recorder", "scheduler")

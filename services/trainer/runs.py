@@ -166,6 +166,8 @@ class Runs:
             self._learned_since = True
             if is_complete or self._clock() >= self._due:
                 self.snapshot(pinned=is_complete)
+        elif not self._learned_since:
+            self._stand()
 
     def rest(self) -> int:
         """Take a snapshot that came due while nothing arrived; returns how many."""
@@ -220,6 +222,13 @@ class Runs:
             work_s, took_s = time.thread_time() - worked, time.perf_counter() - began
             wait_s = max(wait_s, work_s / SNAPSHOT_SHARE, took_s / WAIT_SHARE)
         self._due = self._clock() + wait_s if wait_s > 0 else self._clock()
+
+    def _stand(self) -> None:
+        """Nothing was learned since the last snapshot: it is the place to go on from, from here on too."""
+        bases = {name: run.base for name, run in self.runs.items() if run.base is not None}
+        if len(bases) == len(self.runs):
+            self._saved.prepare(self.next_offset, dict(self._incoming.sequences), bases, self._joins)
+            self.dirty = True
 
     def commit(self) -> None:
         """Make the last snapshot the place to go on from; its announcement is flushed already."""

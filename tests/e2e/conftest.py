@@ -1,14 +1,14 @@
 """A whole stack of processes on genuine Kafka, in a folder and a namespace of its own."""
 
 import os
+import shutil
 import signal
-import socket
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from headrace.infra import create_topics, supervisor
+from headrace.infra import create_topics, local_broker, supervisor
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.follow import Follower
 from headrace.infra.kafka_bus import KafkaBus
@@ -36,6 +36,9 @@ class Stack:
         headers = headers_of(TYPE_OF[type(event)], "/test", 0)
         key = (event.entity or event.id).encode()
         self._producer.produce(self.topic("<p>.data-arrived", pipeline), None, key, encode(event), headers, 0)
+
+    def poll(self) -> None:
+        self._producer.poll()
 
     def flush(self) -> None:
         self._producer.flush()
@@ -69,30 +72,51 @@ class Stack:
 
 @pytest.fixture
 def stack(kafka, namespace, tmp_path, monkeypatch):
-    """All services, up."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """All services, up, on the broker of the session."""
+    with running(kafka, namespace, tmp_path, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def own_broker(tmp_path_factory):
+    """The home of a broker that a test may kill."""
+    if not (shutil.which("java") and shutil.which("mvn")):
+        pytest.skip("needs Java 17 and Maven for a genuine Kafka broker")
+    home = tmp_path_factory.mktemp("own-broker")
+    local_broker.start(home, local_broker.free_port())
+    yield home
+    local_broker.stop_local_broker(home)
+
+
+@pytest.fixture
+def own_stack(own_broker, namespace, tmp_path, monkeypatch):
+    """All services, up, on a broker of their own."""
+    with running(local_broker.running(own_broker).address, namespace, tmp_path, monkeypatch) as made:
+        yield made
+
+
+@contextmanager
+def running(address, namespace, home, monkeypatch):
     for name, value in {
-        "KAFKA_BOOTSTRAP_SERVERS": kafka,
-        "HEADRACE_HOME": str(tmp_path),
+        "KAFKA_BOOTSTRAP_SERVERS": address,
+        "HEADRACE_HOME": str(home),
         "HEADRACE_NAMESPACE": namespace,
         "HEADRACE_INSTANCE": "e2e",
         "HEADRACE_ARTIFACT_KEY": "e2e-test-key",
-        "HEADRACE_QUERY_PORT": str(port),
+        "HEADRACE_QUERY_PORT": str(local_broker.free_port()),
         "HEADRACE_SESSION_TIMEOUT_S": "6",
         "HEADRACE_TICK_S": "5",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    bus = KafkaBus(kafka)
+    monkeypatch.chdir(home)
+    bus = KafkaBus(address)
     create_topics.create(bus, namespace)
-    supervisor.up(tmp_path)
+    supervisor.up(home)
     try:
-        missing = supervisor.wait_ready(tmp_path, tuple(SERVICES), 60)
-        made = Stack(tmp_path, namespace, Settings(), bus)
+        missing = supervisor.wait_ready(home, tuple(SERVICES), 60)
+        made = Stack(home, namespace, Settings(), bus)
         assert not missing, "\n".join(f"{name}: {made.log(name)}" for name in missing)
         yield made
     finally:
-        supervisor.down(tmp_path)
+        supervisor.down(home)
         bus.close()

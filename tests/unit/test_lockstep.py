@@ -415,6 +415,31 @@ def test_a_younger_run_that_stands_further_back_goes_on_from_its_own_place(plant
     assert plant.digest() == plant.plain()
 
 
+def test_a_quiet_pipeline_leaves_the_group_at_the_end_and_goes_on_from_there(plant):
+    plant.ask()
+    plant.now += 10
+    plant.learned(5)
+    plant.now += 10
+    plant.settle()
+    for minute in range(3):
+        plant.say(
+            "<p>.labelled-examples", Tick(schedule="minute", due=NOON, pipeline="rain"), "/joiner/rain/y/0", minute
+        )
+    plant.settle()
+    (runs,) = plant.lockstep._workers()
+    end = plant.bus.offsets(("rain.labelled-examples", 0))[1]
+    assert runs.offset == end == 8
+    plant.crash()
+    plant.start()
+    plant.settle()
+    (runs,) = plant.lockstep._workers()
+    assert runs.next_offset == end
+    plant.learned(3)
+    plant.now += 10
+    plant.settle()
+    assert model_bytes.digest(plant.newest()[0]) == plant.plain()
+
+
 def test_where_the_decisions_are_lost_the_runs_wait_until_they_are_read_again(plant):
     plant.ask()
     plant.ask("again")

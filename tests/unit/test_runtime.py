@@ -183,3 +183,16 @@ def test_a_topic_that_was_created_anew_is_refused_with_the_next_command(bus, tmp
     bus.create_topics([TopicSpec(INPUT, 1, {})])
     with pytest.raises(StateForeign, match=r"created anew.*headrace reset joiner"):
         joiner.crash()
+
+
+def test_an_offset_that_the_group_did_not_take_is_told_again_though_nothing_changed(bus, tmp_path, monkeypatch):
+    joiner = Joiner(bus, tmp_path)
+    pair(bus, 0)
+    joiner.drain()
+    consumer = joiner.runner._consumer
+    with monkeypatch.context() as rebalance:
+        rebalance.setattr(consumer, "commit", lambda offsets: None)
+        joiner.runner.commit()
+    assert consumer.committed([(INPUT, 0)]).get((INPUT, 0), 0) == 0
+    joiner.runner.commit()
+    assert consumer.committed([(INPUT, 0)]) == {(INPUT, 0): 2}
