@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 OUTPUTS_PER_STEP = 1_000
 SEQUENCES_PER_OFFSET = 65_536
+BEFORE_ALL_MS = -(2**62)  # of a clock that has seen nothing: known times before 1970 are negative (in `try`)
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

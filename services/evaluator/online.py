@@ -13,7 +13,7 @@ import msgspec
 from river import stats
 
 from headrace.schemas.control import Alias, LabelsCounted, MetricsUpdated, PipelineReleased, PipelineRetired
-from headrace.schemas.record import Emit, Record, first_place
+from headrace.schemas.record import BEFORE_ALL_MS, Emit, Record, first_place
 from headrace.schemas.stream import (
     ArmPrediction,
     Baselines,
@@ -99,8 +99,8 @@ class State:
 
     task: Task | None = None
     every_labels: int | None = None
-    clock_ms: int = 0
-    minute: int = 0
+    clock_ms: int = BEFORE_ALL_MS
+    minute: int = BEFORE_ALL_MS // MINUTE_MS
     labels: int = 0
     corrected: int = 0
     next_count: int = FIRST_COUNT

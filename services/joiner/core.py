@@ -18,7 +18,7 @@ import msgspec
 from headrace.schemas.codec import TYPE_OF
 from headrace.schemas.control import PipelineReleased, PipelineRetired
 from headrace.schemas.policies import Labels, Retention
-from headrace.schemas.record import OUTPUTS_PER_STEP, SEQUENCES_PER_OFFSET, Emit, Record
+from headrace.schemas.record import BEFORE_ALL_MS, OUTPUTS_PER_STEP, SEQUENCES_PER_OFFSET, Emit, Record
 from headrace.schemas.stream import ExampleLabelled, Label, LabelCorrected, Problem, RecordRejected, Tick
 from headrace.services.joiner.rows import (
     Answered,
@@ -60,7 +60,7 @@ class State:
     number: int = 0
     pending_from: int = 0
     known_to: int = -1
-    clock_ms: int = 0
+    clock_ms: int = BEFORE_ALL_MS
     overdue: bool = False
     release: int = 0
     ttl_ms: int = int(Labels().ttl_s * 1000)

@@ -6,6 +6,7 @@ the old arm serving; `counts` says so, and after a minute the new arm is an erro
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,7 @@ class Table:
     loaded: dict[str, Revision] = field(default_factory=dict)
     world: World = NO_ARMS
     changed: bool = False
-    not_before: float = 0.0
+    not_before: float = -math.inf  # a simulated clock may stand before 1970
     troubled_since: float | None = None
     trouble: str = ""
 

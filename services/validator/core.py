@@ -18,7 +18,7 @@ from headrace.contract import digest
 from headrace.schemas.codec import TYPE_OF, Undecodable, decode, header
 from headrace.schemas.contract import ContractSpec
 from headrace.schemas.control import PipelineReleased, PipelineRetired
-from headrace.schemas.record import Emit, Record
+from headrace.schemas.record import BEFORE_ALL_MS, Emit, Record
 from headrace.schemas.signing import is_signed
 from headrace.schemas.stream import Problem, RecordRejected, Tick
 from headrace.services.validator.compiled import MAX_BYTES, Compiled, compile_contract, encode
@@ -35,7 +35,6 @@ TABLES: dict[str, type] = {"examples": bytes, "labels": bytes}
 WINDOW_RECORDS = 1_000  # bounds the rows kept for the summary
 KEPT_KEY = 1_000  # bytes of a reject's key: a reject must fit into a message whatever came
 CONTRACTS = 256  # compiled and kept
-BEFORE_ALL_MS = -(1 << 62)
 
 IN_BAND = {TYPE_OF[kind] for kind in (Tick, PipelineReleased, PipelineRetired)}
 _EXAMPLE_HEADER, _LABEL_HEADER = ("ce_type", EXAMPLE.encode()), ("ce_type", LABEL.encode())

@@ -81,6 +81,20 @@ def test_labels_that_come_later_are_joined_to_the_same_rows(rows):
     assert report["served"] == report["predicted"] - 200 - 50
 
 
+def test_rows_of_1950_are_tried_as_rows_of_2000_are(rows):
+    """Known times before 1970 are negative, and no clock may begin above them."""
+    header, *lines = Path(rows).read_text().splitlines()
+    reports = {}
+    for year in (1950, 2000):
+        days = (f"{datetime(year, 1, 1, tzinfo=UTC) + timedelta(hours=n):%Y-%m-%dT%H:%MZ}" for n in range(len(lines)))
+        dated = [f"{header},at", *(f"{line},{day}" for line, day in zip(lines, days, strict=True))]
+        Path("dated.csv").write_text("\n".join(dated) + "\n")
+        told = run("try", "pipelines/rain.py", "dated.csv", "--time", "at", "--label-delay", "30", "--json")
+        reports[year] = json.loads(told.stdout)
+    assert reports[1950]["joined"] == 318
+    assert reports[1950] == reports[2000]
+
+
 def test_status_and_models_are_folded_from_the_control_log(rows, tmp_path):
     start = datetime(2026, 1, 1, tzinfo=UTC)
     system = System(tmp_path / "home", start_ms=int(start.timestamp() * 1000))

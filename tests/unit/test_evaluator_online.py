@@ -117,6 +117,13 @@ def test_within_one_minute_nothing_is_reported_twice():
     assert minute(state, 2)["cumulative"].n == 2
 
 
+def test_minutes_pass_before_1970_too():
+    in_1950 = -631_152_000_000
+    state, events = fold([labelled(True, 0.9)], at_ms=in_1950)
+    assert events == []
+    assert minute(state, in_1950 // 60_000 + 1)["cumulative"].n == 1
+
+
 def test_a_window_is_reported_when_it_is_full_and_the_next_one_begins_empty():
     state, events = fold([labelled(True, 0.9, i) for i in range(WINDOW_ROWS)])
     windows = [event for event in events if isinstance(event, MetricsUpdated)]

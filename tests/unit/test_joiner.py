@@ -264,6 +264,15 @@ def test_the_clock_is_the_largest_known_time_seen():
     assert log.state.counts["expired"] == 1
 
 
+def test_before_1970_too_a_label_that_comes_late_meets_its_prediction():
+    in_1950 = -631_152_000_000
+    log = Log()
+    log.then(predicted("a"), at_ms=in_1950)
+    log.then(tick(1), at_ms=in_1950 + 60_000)
+    [joined] = log.then(label("a"), at_ms=in_1950 + DAY)
+    assert joined.labelled_at_ms - joined.predicted_at_ms == DAY
+
+
 def test_a_label_whose_example_never_comes_is_rejected_with_its_own_place():
     log = Log(released(ttl_s=60, grace_s=30))
     log.then(label("ghost"), at_ms=1_000)
