@@ -6,6 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 from headrace.contract import Contract, Extra, InvalidDefinition, contract_spec
@@ -93,6 +94,23 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"Pipeline({self.name!r}, {self.spec.name}, {self.spec.label.task})"
+
+
+def check_schedule(schedule: str | None) -> None:
+    """Refuse a cron expression that means nothing, or no time at all, by the library that the scheduler goes by.
+
+    At a release, not when a pipeline is made: the SDK alone does not bring the library. Raises InvalidDefinition.
+    """
+    if schedule is None:
+        return
+    from croniter import CroniterBadDateError, croniter
+
+    try:
+        croniter(schedule, datetime(2000, 1, 1, tzinfo=UTC)).get_next()
+    except CroniterBadDateError as error:
+        raise InvalidDefinition("triggers.schedule", f"{schedule!r} names no time that ever comes") from error
+    except ValueError as error:
+        raise InvalidDefinition("triggers.schedule", f"{schedule!r} is no cron expression: {error}") from error
 
 
 def _recipe(recipe: Any) -> Recipe:

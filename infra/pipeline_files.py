@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Protocol
 
 from headrace.contract import InvalidDefinition, digest
-from headrace.pipeline import Pipeline
+from headrace.pipeline import Pipeline, check_schedule
 from headrace.recipe_digest import recipe_digest
 from headrace.schemas.control import ReleaseDefinition
 
@@ -45,8 +45,9 @@ def definition(pipeline: Pipeline, source: bytes, uri: str) -> ReleaseDefinition
     """Everything the file says, as data; tries the recipe. Raises InvalidDefinition where it cannot be released."""
     from headrace.recipes import check_recipe
 
-    report = check_recipe(pipeline)
     policies = pipeline.policies()
+    check_schedule(policies.triggers.schedule)
+    report = check_recipe(pipeline)
     module = sys.modules.get(_module_name(source))
     return ReleaseDefinition(
         contract=pipeline.spec,

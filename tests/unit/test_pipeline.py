@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +205,16 @@ def test_a_model_whose_state_is_never_the_same_twice_is_not_stable():
     assert (report.stable, report.problems) == (False, ())
 
 
+def test_a_model_that_loses_what_it_learned_when_saved_is_not_stable():
+    report = try_recipe(pipeline(recipe=lambda seed: _Forgetful()))
+    assert (report.stable, report.problems) == (False, ())
+
+
+def test_a_model_that_cannot_learn_on_after_it_was_saved_is_refused():
+    (told,) = try_recipe(pipeline(recipe=lambda seed: _Fragile())).problems
+    assert told.startswith("learning on after the model was saved and loaded raised AttributeError: ")
+
+
 def test_a_regression_has_no_probabilities():
     report = try_recipe(regression(regressor))
     assert (report.stable, report.has_probabilities, report.problems) == (True, False, ())
@@ -241,6 +252,29 @@ class _Restless:
     def learn_one(self, x, y): ...
 
 
+class _Forgetful:
+    def __init__(self):
+        self.n, self.scratch = 0, 0
+
+    def __getstate__(self):
+        return {"n": self.n}
+
+    def __setstate__(self, state):
+        self.n = 0
+
+    def predict_one(self, x):
+        return False
+
+    def learn_one(self, x, y):
+        self.n += 1
+
+
+class _Fragile(_Forgetful):
+    def learn_one(self, x, y):
+        self.n += 1
+        self.scratch += 1
+
+
 class _Failing:
     learned = 0
 
@@ -268,6 +302,26 @@ def test_a_metric_of_probabilities_is_refused_where_the_model_has_none():
     with pytest.raises(InvalidDefinition, match=r"^success: logloss needs probabilities"):
         definition(made, b"", "uri")
     assert not definition(pipeline(recipe=bare), b"", "uri").has_probabilities
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ("99 * * * *", "'99 * * * *' is no cron expression"),
+        ("a b c d e", "is no cron expression"),
+        ("*/0 * * * *", "is no cron expression"),
+        ("0 0 31 2 *", "names no time that ever comes"),
+    ],
+)
+def test_a_schedule_that_the_scheduler_could_not_follow_is_refused_at_the_release_by_its_name(schedule, words):
+    made = pipeline(triggers=Triggers(schedule=schedule))
+    with pytest.raises(InvalidDefinition, match=f"^triggers.schedule: .*{re.escape(words)}"):
+        definition(made, b"", "uri")
+
+
+def test_a_schedule_that_names_times_is_released():
+    made = pipeline(triggers=Triggers(schedule="*/5 0-6 29 FEB 1-5"))
+    assert definition(made, b"", "uri").policies.triggers.schedule == "*/5 0-6 29 FEB 1-5"
 
 
 def test_made_up_examples_meet_their_contract_and_follow_the_seed():
