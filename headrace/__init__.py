@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from headrace.schemas.policies import Labels as Labels
     from headrace.schemas.policies import Retention as Retention
     from headrace.schemas.policies import Rollout as Rollout
+    from headrace.schemas.policies import Slice as Slice
     from headrace.schemas.policies import Success as Success
     from headrace.schemas.policies import Triggers as Triggers
 
@@ -23,7 +24,8 @@ _HOMES = {
     "Pipeline": "headrace.pipeline",
     "Client": "headrace.infra.sdk",
     **dict.fromkeys(
-        ("Success", "Triggers", "Gates", "Drift", "Rollout", "Labels", "Retention"), "headrace.schemas.policies"
+        ("Success", "Triggers", "Gates", "Drift", "Rollout", "Labels", "Retention", "Slice"),
+        "headrace.schemas.policies",
     ),
 }
 

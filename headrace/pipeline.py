@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -13,6 +13,8 @@ from headrace.contract import Contract, Extra, InvalidDefinition, contract_spec
 from headrace.schemas.contract import ContractSpec, Declared, LabelSpec
 from headrace.schemas.policies import (
     LOWER_IS_BETTER,
+    SLICE_VALUES,
+    SLICES,
     Drift,
     Gates,
     Labels,
@@ -20,6 +22,7 @@ from headrace.schemas.policies import (
     Policies,
     Retention,
     Rollout,
+    Slice,
     Success,
     Triggers,
 )
@@ -59,6 +62,7 @@ class Pipeline:
         rollout: Rollout | None = None,
         labels: Labels | None = None,
         retention: Retention | None = None,
+        slices: Iterable[str | Slice] = (),
         learning: str = "online",
         entity: bool = False,
         extra: Extra = "drop",
@@ -83,6 +87,7 @@ class Pipeline:
             rollout=_of(Rollout, "rollout", rollout),
             labels=_of(Labels, "labels", labels),
             retention=_of(Retention, "retention", retention),
+            slices=_slices(slices),
             learning=learning,
             seed=seed,
         )
@@ -132,11 +137,22 @@ def _of(kind: type[Declared], field: str, given: Any) -> Any:
     return given
 
 
+def _slices(given: Any) -> tuple[Slice, ...]:
+    wanted = f'at most {SLICES} columns, each as "station" or headrace.Slice("wind", edges=(5, 20))'
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InvalidDefinition("slices", f"{wanted}; not {given!r}")
+    slices = tuple(Slice(one) if isinstance(one, str) else one for one in given)
+    if len(slices) > SLICES or not all(isinstance(one, Slice) for one in slices):
+        raise InvalidDefinition("slices", f"{wanted}; not {given!r}")
+    return slices
+
+
 def _check(spec: ContractSpec, policies: Policies) -> None:
     if policies.success is not None:
         _check_success(policies.success, spec.label.task)
     _check_labels(policies.labels, spec.label)
     _check_gates(policies.gates, spec)
+    _check_slices(policies.slices, spec)
     steps = policies.rollout.steps
     if any(not 0 < step < 1 for step in steps) or list(steps) != sorted(set(steps)):
         raise InvalidDefinition("rollout.steps", f"growing shares between 0 and 1, not {steps}")
@@ -189,3 +205,19 @@ def _check_gates(gates: Gates, spec: ContractSpec) -> None:
     unknown = sorted(set(gates.slices) - {feature.name for feature in spec.features})
     if unknown:
         raise InvalidDefinition("gates.slices", f"{', '.join(unknown)} is no column of {spec.name}")
+
+
+def _check_slices(slices: tuple[Slice, ...], spec: ContractSpec) -> None:
+    features = {feature.name: feature for feature in spec.features}
+    for number, one in enumerate(slices):
+        if one.feature not in features:
+            raise InvalidDefinition("slices", f"{one.feature} is no column of {spec.name}")
+        if one.feature in [other.feature for other in slices[:number]]:
+            raise InvalidDefinition("slices", f"{one.feature} is named twice")
+        kind, edges = features[one.feature].type, one.edges
+        if kind == "float" and not edges:
+            raise InvalidDefinition("slices", f"{one.feature} is a number: name the edges of its ranges, edges=(5, 20)")
+        if kind in ("str", "bool") and edges:
+            raise InvalidDefinition("slices", f"{one.feature} is {kind} and has no ranges; leave its edges out")
+        if not all(map(math.isfinite, edges)) or list(edges) != sorted(set(edges)) or len(edges) >= SLICE_VALUES:
+            raise InvalidDefinition("slices", f"{one.feature}: fewer than {SLICE_VALUES} growing edges, not {edges}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -96,6 +97,21 @@ class Retention(Declared):
     data_s: float = Field(30 * 86_400, gt=0)
 
 
+SLICES, SLICE_VALUES = 5, 50  # bound what the evaluator keeps and tells: at most 250 times the scores of all rows
+
+
+class Slice(Declared):
+    """Scores told apart by the values of one column: of text, bool and whole numbers the values themselves (the first
+    50 met, the rest as "other"), or the ranges between `edges`, each from its lower edge on.
+    """
+
+    feature: str
+    edges: tuple[float, ...] = ()
+
+    def __init__(self, feature: str, edges: Sequence[float] = ()) -> None:
+        super().__init__(feature=feature, edges=edges)  # type: ignore[call-arg]
+
+
 class Policies(Declared):
     """All policies of one release."""
 
@@ -106,5 +122,6 @@ class Policies(Declared):
     rollout: Rollout = Rollout()
     labels: Labels = Labels()
     retention: Retention = Retention()
+    slices: tuple[Slice, ...] = ()
     learning: Literal["online", "frozen"] = "online"
     seed: int = 0

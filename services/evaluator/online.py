@@ -1,48 +1,33 @@
-"""Scores every arm behind the labels: the newest window, fading and cumulative, with coverage and baselines.
+"""Scores every arm behind the labels: the newest window, fading and cumulative, with coverage and baselines, and the
+same by slice where the pipeline declares some.
 
 Rows without an answer (no champion yet, an arm without an opinion) are skipped, as River's progressive validation
-does. A row counts for the run that predicted it, so late labels of an old version stay with that version.
+does. A row counts for the run that predicted it, so late labels of an old version stay with that version. A corrected
+label replaces the first one here, and nowhere else: runs and gates go on by what was learned.
 """
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import msgspec
-from river import stats
+from itertools import islice
+from typing import Any
 
 from headrace.schemas.control import Alias, LabelsCounted, MetricsUpdated, PipelineReleased, PipelineRetired
-from headrace.schemas.record import BEFORE_ALL_MS, Emit, Record, first_place
-from headrace.schemas.stream import (
-    ArmPrediction,
-    Baselines,
-    ExampleLabelled,
-    Label,
-    LabelCorrected,
-    StreamEvent,
-    Tick,
-)
+from headrace.schemas.record import BEFORE_ALL_MS, OUTPUTS_PER_STEP, Emit, Record, first_place
+from headrace.schemas.stream import ArmPrediction, ExampleLabelled, LabelCorrected, Tick
 from headrace.services.evaluator.coverage import Coverage
-from headrace.services.evaluator.scores import Task, brier, checked, decided, has_probabilities, log_loss
+from headrace.services.evaluator.kept import Kept, Row, key_of
+from headrace.services.evaluator.lean import Labelled, decode_labelled
+from headrace.services.evaluator.scores import Task, checked, has_probabilities
+from headrace.services.evaluator.slices import Slicer
+from headrace.services.evaluator.tally import NAMES, WINDOW_ROWS, Tally, numbers
 
-WINDOW_ROWS = 1_000
-FADING = 0.999  # a row weighs half after 693 more (Gama, Sebastião, Rodrigues 2013: prequential with fading factors)
 MINUTE_MS = 60_000
 RUNS_KEPT = 16  # arms and their late labels; the one that was silent longest goes first
 FIRST_COUNT = 200
+PARTS_A_STEP = OUTPUTS_PER_STEP // 4  # slices told in one step, in two scopes each; windows that end need the rest
 
-NAMES: dict[tuple[Task, bool], tuple[str, ...]] = {
-    ("binary", True): ("accuracy", "majority_accuracy", "last_accuracy", "logloss", "brier"),
-    ("binary", False): ("accuracy", "majority_accuracy", "last_accuracy"),
-    ("multiclass", True): ("accuracy", "majority_accuracy", "last_accuracy", "logloss", "brier"),
-    ("multiclass", False): ("accuracy", "majority_accuracy", "last_accuracy"),
-    ("regression", False): ("mae", "rmse", "mean_mae", "last_mae"),
-}
-ROOTS = {"rmse"}  # reported as the root of the mean
-SHARES = {"accuracy", "majority_accuracy", "last_accuracy"}  # hits / rows, exact; the others are River's running mean
-
-Scope = Literal["windowed", "fading", "cumulative"]
 World = type(None)
 
 
@@ -51,65 +36,49 @@ def example_world() -> None:
     return
 
 
-class Answered(StreamEvent, frozen=True):
-    """What the scores need of a PredictionMade: no features."""
-
-    predictions: dict[str, ArmPrediction]
-    baselines: Baselines = Baselines()
-
-
-class Labelled(StreamEvent, frozen=True):
-    """What the scores need of an ExampleLabelled."""
-
-    prediction: Answered
-    label: Label
-    partition: int
-    number: int
-    pending_from: int
-    inferred: bool = False
-
-
-DECODERS = {"ExampleLabelled": msgspec.json.Decoder(Labelled).decode}  # half the cost of the whole event
+DECODERS = {"ExampleLabelled": decode_labelled}
+TABLES: dict[str, type] = {"marks": bytes, "blocks": bytes}
 
 
 @dataclass(slots=True)
 class Scores:
-    """One arm's run: sums over the newest window, fading sums, River's running means; rows not reported yet."""
+    """One arm's run: the sums over its rows, and those of each slice of them."""
 
     alias: Alias
     run: str
     version: int | None
-    names: tuple[str, ...]
-    window: list[float]
-    fading: list[float]
-    total: list[Any]
-    n: int = 0
-    window_n: int = 0
-    window_start: int = 0
-    window_end: int = 0
-    fading_n: float = 0.0
-    unreported: int = 0
+    tally: Tally
+    parts: dict[str, Tally] = field(default_factory=dict)
     failed: int = 0
+    corrected: int = 0
     window_coverage: tuple[int, int] = (0, 0)
 
 
 @dataclass(slots=True)
 class State:
-    """The scores of each arm's runs, and what the labels add up to."""
+    """The scores of each arm's runs, what the labels add up to, and the newest rows with their marks and blocks.
 
+    `owed`: slices that a minute is to tell of and no step had room for yet.
+    """
+
+    marks: MutableMapping[int, bytes] = field(default_factory=dict)
+    blocks: MutableMapping[int, bytes] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
     task: Task | None = None
+    slicer: Slicer | None = None
     every_labels: int | None = None
     clock_ms: int = BEFORE_ALL_MS
     minute: int = BEFORE_ALL_MS // MINUTE_MS
     labels: int = 0
-    corrected: int = 0
     next_count: int = FIRST_COUNT
     arms: dict[tuple[str, str], Scores] = field(default_factory=dict)
+    owed: dict[tuple[str, str, str], None] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=Coverage)
+    counts: dict[str, int] = field(default_factory=lambda: {"corrected": 0, "corrected_too_late": 0})
 
 
 def step(state: State, record: Record, world: None) -> list[Emit]:
-    """Score one labelled example, or notice that a minute passed."""
+    """Score one labelled example, or correct one, or notice that a minute passed."""
     event = record.event
     state.clock_ms = max(state.clock_ms, record.known_ms)
     emits: list[Emit] = []
@@ -117,20 +86,36 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
         _count(state, event, record, emits)
         _score(state, event, record, emits)
     elif isinstance(event, LabelCorrected):
-        state.corrected += 1
+        _correct(state, event)
     elif isinstance(event, Tick):
         if event.pending_from is not None:
             state.coverage.wait_from(first_place(record)[0], event.pending_from)
     elif isinstance(event, PipelineReleased):
-        state.task = event.definition.contract.label.task
-        state.every_labels = event.definition.policies.triggers.every_labels
+        _take_up(state, event)
     minute = state.clock_ms // MINUTE_MS
     if minute > state.minute or isinstance(event, PipelineRetired):
         state.minute = minute
         for scores in state.arms.values():
-            if scores.unreported:
+            if scores.tally.unreported:
                 emits += _report(state, scores, record.pipeline)
+            for name, part in scores.parts.items():
+                if part.unreported:
+                    state.owed[scores.alias, scores.run, name] = None
+    if state.owed:
+        _tell_owed(state, record.pipeline, emits)
     return emits
+
+
+def _take_up(state: State, event: PipelineReleased) -> None:
+    """The rules of a release; with other slices the scores by slice begin anew."""
+    state.task = event.definition.contract.label.task
+    state.every_labels = event.definition.policies.triggers.every_labels
+    slices = event.definition.policies.slices
+    if slices != (state.slicer.slices if state.slicer is not None else ()):
+        state.slicer = Slicer(slices) if slices else None
+        state.owed.clear()
+        for scores in state.arms.values():
+            scores.parts.clear()
 
 
 def _count(state: State, event: Labelled | ExampleLabelled, record: Record, emits: list[Emit]) -> None:
@@ -148,7 +133,9 @@ def _count(state: State, event: Labelled | ExampleLabelled, record: Record, emit
 def _score(state: State, event: Labelled | ExampleLabelled, record: Record, emits: list[Emit]) -> None:
     if state.task is None:
         return  # no release marker passed: nothing can have been predicted
-    for alias, arm in event.prediction.predictions.items():
+    predicted, places = event.prediction, dict[str, int]()
+    slices = () if state.slicer is None else _slices_of(state.slicer, event, record)
+    for alias, arm in predicted.predictions.items():
         value = checked(state.task, arm.value)
         scores = state.arms.get((alias, arm.run))
         if scores is None:
@@ -158,30 +145,58 @@ def _score(state: State, event: Labelled | ExampleLabelled, record: Record, emit
         if value is None:
             scores.failed += arm.error is not None
             continue
-        row = _row(state.task, value, event.label, event.prediction.baselines)
-        if len(row) != len(scores.names):
+        row = numbers(state.task, value, event.label, predicted.baselines)
+        tally = scores.tally
+        if len(row) != len(tally.names):
             scores.failed += 1  # with probabilities once, without the next time: no such answer can be compared
             continue
-        _add(scores, row, record.offset)
-        if scores.window_n >= WINDOW_ROWS:
+        tally.add(row, record.offset)
+        places[alias] = tally.n
+        if tally.window_n >= WINDOW_ROWS:
             emits += _report(state, scores, record.pipeline)
-            _begin_window(state, scores, record.offset + 1)
+            tally.begin_window(record.offset + 1)
+            scores.window_coverage = state.coverage.came, state.coverage.matured
+        for name in slices:
+            part = scores.parts.get(name)
+            if part is None:
+                part = scores.parts[name] = Tally(tally.names, record.offset, fades=False)
+            part.add(row, record.offset)
+            if part.window_n >= WINDOW_ROWS:
+                emits += _report_part(scores, name, part, record.pipeline)
+                part.begin_window(record.offset + 1)
+    key = predicted.id if predicted.entity is None else key_of(predicted.id, predicted.entity)
+    kept = Row(key, record.offset, event.label, predicted.predictions, predicted.baselines, places, slices)
+    state.kept.add(kept, len(record.body), state.marks, state.blocks)
 
 
-def _row(task: Task, value: Any, label: Label, baselines: Baselines) -> tuple[float, ...]:
-    """One row's numbers, in the order of `NAMES`; a baseline without an answer misses, or says 0."""
-    if task == "regression":
-        error = float(value) - float(label)
-        mean, last = baselines.mean or 0.0, float(baselines.last or 0.0)
-        return abs(error), error * error, abs(mean - float(label)), abs(last - float(label))
-    hits = (
-        float(decided(task, value) == label),
-        float(baselines.majority is not None and baselines.majority == label),
-        float(baselines.last is not None and baselines.last == label),
-    )
-    if not has_probabilities(task, value):
-        return hits
-    return (*hits, log_loss(task, value, label), brier(task, value, label))
+def _slices_of(slicer: Slicer, event: Labelled | ExampleLabelled, record: Record) -> tuple[str, ...]:
+    if not event.prediction.predictions:
+        return ()
+    if isinstance(event, ExampleLabelled):
+        return slicer.names(event.prediction.features)
+    return slicer.of_body(record.body)
+
+
+def _correct(state: State, event: LabelCorrected) -> None:
+    """Score a row anew by its corrected label, in every run that answered it; one no longer kept is only counted."""
+    row = state.kept.find(key_of(event.id, event.entity), state.marks, state.blocks)
+    if row is None or state.task is None:
+        state.counts["corrected_too_late"] += 1
+        return
+    state.counts["corrected"] += 1
+    state.kept.correct(row, event.corrected, state.marks, state.blocks)
+    for alias, place in row.places.items():
+        arm = row.predictions[alias]
+        scores = state.arms.get((alias, arm.run))
+        if scores is None or row.offset < scores.tally.first:
+            continue  # its run made room, and may have come back since
+        value = checked(state.task, arm.value)
+        old, new = (numbers(state.task, value, label, row.baselines) for label in (row.label, event.corrected))
+        scores.corrected += 1
+        scores.tally.replace(old, new, row.offset, scores.tally.n - place)
+        for name in row.slices:
+            if name in scores.parts:
+                scores.parts[name].replace(old, new, row.offset)
 
 
 def _begin(
@@ -189,73 +204,67 @@ def _begin(
 ) -> Scores:
     """The scores of a run that answers for the first time under this alias; the most silent one makes room."""
     assert state.task is not None
-    names = NAMES[state.task, probabilities]
-    totals = [0.0 if name in SHARES else stats.Mean() for name in names]
-    scores = Scores(alias, arm.run, arm.version, names, [0.0] * len(names), [0.0] * len(names), totals)  # type: ignore[arg-type]
-    _begin_window(state, scores, record.offset)
+    tally = Tally(NAMES[state.task, probabilities], record.offset)
+    scores = Scores(alias, arm.run, arm.version, tally)  # type: ignore[arg-type]
+    scores.window_coverage = state.coverage.came, state.coverage.matured
     if len(state.arms) >= RUNS_KEPT:
-        silent = min(state.arms, key=lambda key: state.arms[key].window_end)
+        silent = min(state.arms, key=lambda key: state.arms[key].tally.window_end)
         emits += _report(state, state.arms.pop(silent), record.pipeline)
     state.arms[alias, arm.run] = scores
     return scores
 
 
-def _begin_window(state: State, scores: Scores, offset: int) -> None:
-    scores.window = [0.0] * len(scores.names)
-    scores.window_n, scores.window_start, scores.window_end = 0, offset, offset
-    scores.window_coverage = state.coverage.came, state.coverage.matured
-
-
-def _add(scores: Scores, row: tuple[float, ...], offset: int) -> None:
-    scores.n += 1
-    scores.window_n += 1
-    scores.unreported += 1
-    scores.window_end = offset + 1
-    scores.fading_n = scores.fading_n * FADING + 1
-    window, fading, total = scores.window, scores.fading, scores.total
-    for index, x in enumerate(row):
-        window[index] += x
-        fading[index] = fading[index] * FADING + x
-        if isinstance(total[index], float):
-            total[index] += x
-        else:
-            total[index].update(x)
-
-
 def _report(state: State, scores: Scores, pipeline: str) -> list[Emit]:
-    if not scores.n:
-        return []
-    scores.unreported = 0
     coverage = state.coverage
     came, matured = scores.window_coverage
     window_coverage = (coverage.came - came) / (coverage.matured - matured) if coverage.matured > matured else None
-    totals = [x / scores.n if isinstance(x, float) else x.get() for x in scores.total]
-    failed = {"failed": float(scores.failed)}
-    reports: tuple[tuple[Scope, int, float | None, list[float], dict[str, float]], ...] = (
-        ("windowed", scores.window_n, window_coverage, [x / max(scores.window_n, 1) for x in scores.window], {}),
-        ("fading", scores.n, coverage.share(), [x / scores.fading_n for x in scores.fading], {}),
-        ("cumulative", scores.n, coverage.share(), totals, failed),
-    )
+    more = {"failed": float(scores.failed)}
+    if scores.corrected:
+        more["corrected"] = float(scores.corrected)
+    if state.counts["corrected_too_late"]:
+        more["corrected_too_late"] = float(state.counts["corrected_too_late"])
     return [
-        Emit(
-            "metrics",
-            MetricsUpdated(
-                pipeline=pipeline,
-                alias=scores.alias,
-                version=scores.version,
-                run=scores.run,
-                scope=scope,
-                n=n,
-                coverage=share,
-                metrics={
-                    name: mean**0.5 if name in ROOTS else mean for name, mean in zip(scores.names, means, strict=True)
-                }
-                | more,
-                window=(scores.window_start, scores.window_end) if scope == "windowed" else None,
-            ),
-            pipeline.encode(),
-            partition=0,
+        _emit(
+            scores,
+            pipeline,
+            scope=report.scope,
+            n=report.n,
+            coverage=window_coverage if report.scope == "windowed" else coverage.share(),
+            metrics=report.metrics | (more if report.scope == "cumulative" else {}),
+            window=(scores.tally.window_start, scores.tally.window_end) if report.scope == "windowed" else None,
         )
-        for scope, n, share, means, more in reports
-        if n
+        for report in scores.tally.reports()
     ]
+
+
+def _report_part(scores: Scores, name: str, part: Tally, pipeline: str) -> list[Emit]:
+    """The scores of one slice. Which slice an example was in whose label never came is not known here: no coverage."""
+    return [
+        _emit(
+            scores,
+            pipeline,
+            scope=report.scope,
+            n=report.n,
+            coverage=None,
+            metrics=report.metrics,
+            slice=name,
+            window=(part.window_start, part.window_end) if report.scope == "windowed" else None,
+        )
+        for report in part.reports()
+    ]
+
+
+def _tell_owed(state: State, pipeline: str, emits: list[Emit]) -> None:
+    """What the minute owes of slices, as many as one step may tell; the others wait for the next inputs."""
+    for key in list(islice(state.owed, PARTS_A_STEP)):
+        del state.owed[key]
+        alias, run, name = key
+        scores = state.arms.get((alias, run))
+        part = scores.parts.get(name) if scores is not None else None
+        if scores is not None and part is not None and part.unreported:
+            emits += _report_part(scores, name, part, pipeline)
+
+
+def _emit(scores: Scores, pipeline: str, **more: Any) -> Emit:
+    updated = MetricsUpdated(pipeline=pipeline, alias=scores.alias, version=scores.version, run=scores.run, **more)
+    return Emit("metrics", updated, pipeline.encode(), partition=0)

@@ -15,7 +15,7 @@ from headrace.schemas.stream import ExampleArrived, LabelArrived
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SOURCE = b'''
-from headrace import Contract, Pipeline, Success, Triggers, feature
+from headrace import Contract, Pipeline, Slice, Success, Triggers, feature
 from river import linear_model, preprocessing
 
 
@@ -32,7 +32,7 @@ def recipe(seed: int):
 
 pipeline = Pipeline(
     name="rain", contract=Weather, label=bool, recipe=recipe, success=Success("accuracy", at_least=0.6),
-    triggers=Triggers(first_model_at=50),
+    triggers=Triggers(first_model_at=50), slices=[Slice("wind", edges=(20, 40))],
 )
 '''
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import headrace
 from headrace.infra.bus import TopicSpec
 from headrace.infra.memory_bus import MemoryBus, MemoryMessage
 from headrace.infra.records import Incoming
@@ -96,7 +97,7 @@ def told_elsewhere(system, tmp_path_factory):
                 capture_output=True,
                 text=True,
                 check=True,
-                env={"PYTHONHASHSEED": seed, "PATH": ""},
+                env={"PYTHONHASHSEED": seed, "PATH": "", "PYTHONPATH": str(Path(headrace.__file__).parents[1])},
             ).stdout
         )
         for seed in ("1", "2")

@@ -16,11 +16,11 @@ from headrace.schemas.stream import (
     ArmPrediction,
     Baselines,
     ExampleLabelled,
-    LabelCorrected,
     PredictionMade,
     Tick,
 )
-from headrace.services.evaluator.online import DECODERS, RUNS_KEPT, WINDOW_ROWS, State, step
+from headrace.services.evaluator.online import DECODERS, RUNS_KEPT, State, step
+from headrace.services.evaluator.tally import WINDOW_ROWS
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -259,12 +259,6 @@ def test_labels_are_counted_at_200_and_its_doublings():
 def test_labels_are_counted_at_multiples_of_the_new_data_trigger_too():
     _, events = fold([labelled(True, number=i) for i in range(400)], every_labels=150)
     assert [event.n for event in events] == [150, 200, 300, 400]
-
-
-def test_corrections_are_counted_and_change_no_score():
-    state, _ = fold([labelled(True, 0.9), LabelCorrected(id="0", first=True, corrected=False, labelled_at_ms=5)])
-    assert state.corrected == 1
-    assert minute(state)["cumulative"].metrics["accuracy"] == 1.0
 
 
 def test_the_last_numbers_are_told_when_a_pipeline_ends():

@@ -18,7 +18,7 @@ from headrace.infra.pipeline_files import PipelineFileError, definition, load_fi
 from headrace.pipeline import Pipeline
 from headrace.recipe_digest import recipe_digest
 from headrace.recipes import made_up_examples, try_recipe
-from headrace.schemas.policies import Gates, Labels, Rollout, Success, Triggers
+from headrace.schemas.policies import Gates, Labels, Rollout, Slice, Success, Triggers
 from headrace.services.validator.compiled import compile_contract
 
 RAINFALL = Path(headrace.__file__).parent / "examples" / "rainfall.py"
@@ -109,6 +109,17 @@ def test_settings_reach_the_policies_and_the_contract():
         ({"labels": Labels(on_timeout="no")}, "labels.on_timeout"),
         ({"labels": Labels(on_timeout=1.0)}, "labels.on_timeout"),
         ({"label": float, "labels": Labels(on_timeout=False)}, "labels.on_timeout"),
+        ({"slices": "sky"}, "slices"),
+        ({"slices": [1]}, "slices"),
+        ({"slices": ["x"]}, "slices"),
+        ({"slices": ["wind"]}, "slices"),
+        ({"contract": Weather, "slices": ["sky", Slice("sky")]}, "slices"),
+        ({"contract": Weather, "slices": [Slice("sky", edges=(1,))]}, "slices"),
+        ({"slices": [Slice("x", edges=(5, 5))]}, "slices"),
+        ({"slices": [Slice("x", edges=(5, 1))]}, "slices"),
+        ({"slices": [Slice("x", edges=(float("nan"),))]}, "slices"),
+        ({"slices": [Slice("x", edges=range(50))]}, "slices"),
+        ({"slices": [Slice("x", edges=(n,)) for n in range(6)]}, "slices"),
         ({"triggers": Triggers(schedule="daily")}, "triggers.schedule"),
         ({"triggers": Triggers(schedule="0 3 * *")}, "triggers.schedule"),
     ],
@@ -127,6 +138,8 @@ def test_a_contradictory_setting_is_refused_by_its_name(settings, field):
         {"labels": Labels(on_timeout="a"), "label": Literal["a", "b"]},
         {"labels": Labels(on_timeout=0.0), "label": float},
         {"gates": Gates(slices=("y",))},
+        {"slices": [Slice("x", edges=(0, 0.5)), Slice("y", edges=[1])]},
+        {"contract": Weather, "slices": ["sky"]},
         {"rollout": Rollout(steps=())},
         {"triggers": Triggers(schedule="*/5 0-6 * JAN,FEB 1")},
         {"success": Success("mcc", at_least=-0.1)},
