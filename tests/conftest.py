@@ -5,6 +5,8 @@ import os
 import shutil
 import time
 import uuid
+from datetime import datetime
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -75,3 +77,29 @@ def until():
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture
+def valid_lineage():
+    """Holds a run event to what https://openlineage.io/spec/2-0-2/OpenLineage.json requires, and returns it."""
+    return _valid_lineage
+
+
+def _valid_lineage(event):
+    assert {"eventTime", "producer", "schemaURL", "run", "job"} <= event.keys()
+    assert event["eventType"] in ("START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER")
+    assert datetime.fromisoformat(event["eventTime"]).tzinfo is not None
+    assert event["schemaURL"] == "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
+    assert str(uuid.UUID(event["run"]["runId"])) == event["run"]["runId"]
+    datasets = [*event["inputs"], *event["outputs"]]
+    for named in (event["job"], *datasets):
+        assert all(isinstance(named[key], str) and named[key] for key in ("namespace", "name"))
+    producers = [event["producer"]]
+    for facet in (facet for one in (event["run"], *datasets) for facet in one.get("facets", {}).values()):
+        producers.append(facet["_producer"])
+        assert urlsplit(facet["_schemaURL"]).fragment.startswith("/$defs/")
+    assert all(urlsplit(producer).scheme == "https" for producer in producers)
+    error = event["run"].get("facets", {}).get("errorMessage")
+    assert (error is not None) == (event["eventType"] == "FAIL")
+    assert error is None or (error["message"] and error["programmingLanguage"])
+    return event

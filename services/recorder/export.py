@@ -12,6 +12,7 @@ import os
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,10 @@ import pyarrow.parquet as pq
 from headrace.infra.bus import Bus
 from headrace.infra.records import source_of
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
-from headrace.schemas.control import SnapshotPublished, TableExported
+from headrace.schemas.control import LineageRecorded, SnapshotPublished, TableExported
+from headrace.schemas.lineage import State
 from headrace.schemas.topics import full_name
+from headrace.services.recorder.export_lineage import Run
 from headrace.services.recorder.store import Store
 from headrace.services.recorder.tables import TABLES
 from headrace.services.recorder.views import quoted
@@ -61,18 +64,25 @@ class Exporter:
         self.failure: str | None = None
         self._store, self._folder, self._every_s, self._inline = store, folder, every_s, inline
         self._keep, self._keep_days, self._clock, self._clock_ms = keep, keep_days, clock, clock_ms
-        self._topic = full_name("store-snapshots", namespace=namespace)
-        self._source = source_of("recorder", "", bus.topic_id(self._topic), 0)
+        self._namespace = namespace
+        self._sources = {
+            kind: (topic, source_of("recorder", "", bus.topic_id(topic), 0))
+            for kind, topic in (
+                (SnapshotPublished, full_name("store-snapshots", namespace=namespace)),
+                (LineageRecorded, full_name("lineage", namespace=namespace)),
+            )
+        }
         self._producer = bus.producer("recorder")
         self._due = clock() + every_s
         self._thread: threading.Thread | None = None
-        self._done: list[SnapshotPublished] = []
+        self._told: deque[tuple[SnapshotPublished | LineageRecorded, int, int]] = deque()  # event, sequence, time
         folder.mkdir(parents=True, exist_ok=True)
         for left_over in folder.glob(PART + "*"):
             shutil.rmtree(left_over)
 
     def run_when_due(self) -> None:
-        """Start a snapshot when it is time; announce one that is complete. Does not wait."""
+        """Start a snapshot when it is time; announce what became of it. Does not wait."""
+        self._announce()
         if self._thread is not None and not self._thread.is_alive():
             self._thread = None
             self._announce()
@@ -99,32 +109,56 @@ class Exporter:
 
     def _write(self) -> None:
         began = self._clock()
+        runs: list[Run] = []
+
+        def begun(run: Run) -> None:
+            runs.append(run)
+            self._tell(run, "START", run.number)
+
         try:
-            snapshot = write_snapshot(self._store, self._folder, self._clock_ms())
+            own = self._sources[LineageRecorded][0]
+            snapshot = write_snapshot(self._store, self._folder, self._clock_ms(), begun, own)
             self.failure = None
         except (OSError, duckdb.Error) as error:
             self.failure = f"no snapshot could be written to {self._folder}: {error}"
+            for run in runs:
+                self._tell(run, "FAIL", self._clock_ms(), error=self.failure)
             return
         if snapshot is not None:
-            self._done.append(snapshot)
+            self._told.append((snapshot, runs[0].number, runs[0].number))
+            self._tell(runs[0], "COMPLETE", self._clock_ms(), snapshot)
             thin(self._folder, self._keep, self._keep_days)
         self._due = max(self._due, self._clock() + SHARE * (self._clock() - began))
 
+    def _tell(self, run: Run, state: State, at_ms: int, *how: Any, **why: Any) -> None:
+        event = run.event(state, at_ms, self._folder, self._namespace, *how, **why)
+        self._told.append((event, run.number * 2 + (state != "START"), at_ms))
+
     def _announce(self) -> SnapshotPublished | None:
-        event = None
-        while self._done:
-            event = self._done.pop(0)
-            number = _number(event.snapshot)
-            headers = headers_of(TYPE_OF[SnapshotPublished], self._source, number)
-            headers += [("ce_correlationid", event.snapshot), ("ce_causationid", "")]
-            self._producer.produce(self._topic, 0, b"", encode(event), headers, number)
+        announced = None
+        while self._told:
+            event, sequence, known_ms = self._told.popleft()
+            topic, source = self._sources[type(event)]
+            headers = headers_of(TYPE_OF[type(event)], source, sequence)
+            if isinstance(event, SnapshotPublished):
+                headers += [("ce_correlationid", event.snapshot), ("ce_causationid", "")]
+                self._producer.produce(topic, 0, b"", encode(event), headers, known_ms)
+                self.published += 1
+                announced = event
+            else:
+                key = event.run_event["run"]["runId"].encode()
+                self._producer.produce(topic, 0, key, encode(event), headers, known_ms)
             self._producer.flush()
-            self.published += 1
-        return event
+        return announced
 
 
-def write_snapshot(store: Store, folder: Path, now_ms: int) -> SnapshotPublished | None:
-    """Write one snapshot and make it `current`; None where that has the same offsets. Raises OSError, duckdb.Error."""
+def write_snapshot(
+    store: Store, folder: Path, now_ms: int, begun: Callable[[Run], None] = lambda run: None, own: str = ""
+) -> SnapshotPublished | None:
+    """Write one snapshot and make it `current`; None where that has the same offsets. Raises OSError, duckdb.Error.
+
+    Nothing but more of the topic `own` is no news: the snapshots' own runs stand there. `begun` is told what begins.
+    """
     before = read_current(folder)
     with store.reading() as cursor:
         cursor.execute("BEGIN TRANSACTION READ ONLY")
@@ -134,11 +168,11 @@ def write_snapshot(store: Store, folder: Path, now_ms: int) -> SnapshotPublished
                 "SELECT topic, partition, next_offset FROM positions ORDER BY ALL"
             ).fetchall()
         }
-        if before is not None and before["offsets"] == offsets:
+        if before is not None and before["offsets"] | {f"{own}/0": 0} == offsets | {f"{own}/0": 0}:
             return None
-        name = _name(
-            max(now_ms, _number(before["snapshot"]) + 1) if before else now_ms
-        )  # also where the clock went back
+        number = max(now_ms, _number(before["snapshot"]) + 1) if before else now_ms  # also where the clock went back
+        name = _name(number)
+        begun(Run(name, number, offsets))
         part = folder / f"{PART}{name}"
         part.mkdir(parents=True)
         names = [*TABLES, *(table.name for table in list(store.features.values())), *VIEWS]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+from headrace.schemas import lineage
 from headrace.schemas.control import (
     ChallengerExpired,
     ChallengerSuperseded,
@@ -22,7 +23,6 @@ from headrace.schemas.control import (
     TrainingRequested,
 )
 from headrace.schemas.record import Emit, Record
-from headrace.services.trainer.lineage import lineage
 
 SKIPPED_AT_MOST = 100  # labelled examples that a run without a version may fail to learn
 RECENT_REQUESTS = 1_000  # requests are unique; a repeat comes soon or never
@@ -136,14 +136,14 @@ def _started(trained: Trained, event: RunStarted, record: Record) -> list[Emit]:
     if trained.retired:
         return _end(trained, event.run, "the pipeline was retired")
     ends = [emit for run in older for emit in _end(trained, run, f"run {event.run} took its place")]
-    return [*ends, lineage("START", event, record.known_ms)]
+    return [*ends, _lineage("START", event, record.known_ms)]
 
 
 def _ended(trained: Trained, event: RunEnded, record: Record) -> list[Emit]:
     live = trained.live.pop(event.run, None)
     trained.ending.discard(event.run)
     trained.skipped.pop(event.run, None)
-    return [lineage("COMPLETE", live.started, record.known_ms, event.reason)] if live is not None else []
+    return [_lineage("COMPLETE", live.started, record.known_ms, event.reason)] if live is not None else []
 
 
 def _failed(trained: Trained, run: str, event: TrainingFailed) -> list[Emit]:
@@ -154,6 +154,23 @@ def _failed(trained: Trained, run: str, event: TrainingFailed) -> list[Emit]:
     if trained.skipped[run] < SKIPPED_AT_MOST or _has_alias(trained, run):
         return []
     return _end(trained, run, f"{SKIPPED_AT_MOST} labelled examples could not be learned, the last one: {event.reason}")
+
+
+def _lineage(kind: lineage.State, started: RunStarted, known_ms: int, why: str = "") -> Emit:
+    """The start or end of a run: it reads `<p>.labelled-examples` and writes `<p>.snapshots`."""
+    pipeline, run = started.pipeline, lineage.run_id(f"{started.pipeline}/{started.run}")
+    names = ("run", "request", "release", "seed", "start_offset", "parent")
+    event = lineage.run_event(
+        kind,
+        f"{pipeline}.trainer",
+        run,
+        known_ms,
+        pipeline=pipeline,
+        inputs=[lineage.topic(f"{pipeline}.labelled-examples")],
+        outputs=[lineage.topic(f"{pipeline}.snapshots")],
+        facts={name: getattr(started, name) for name in names} | ({"reason": why} if why else {}),
+    )
+    return Emit("lineage", event, run.encode(), partition=0)
 
 
 def _alias_moved(trained: Trained, event: ModelUpdated) -> list[Emit]:

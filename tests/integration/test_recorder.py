@@ -13,6 +13,7 @@ import duckdb
 import pytest
 
 from headrace.infra import create_topics
+from headrace.infra.follow import Follower
 from headrace.infra.local_broker import free_port
 from headrace.infra.memory_bus import MemoryBus
 from headrace.infra.query_client import QueryFailed, StoreUnreachable, ask
@@ -650,6 +651,55 @@ def test_a_snapshot_is_whole_announced_and_read_by_another_process_while_the_rec
     announced = published(world.bus, world.namespace)
     assert [event.snapshot for event in announced] == [first.snapshot, last["snapshot"]]
     assert announced[1].offsets == last["offsets"]
+
+
+def told_lineage(bus, namespace=""):
+    """The run events in `lineage`."""
+    return [record.event.run_event for record in Follower(bus, namespace, [f"{namespace}lineage"]).read_to_end()]
+
+
+def test_a_snapshots_lineage_names_every_topic_with_its_offsets(world, tmp_path, drain, valid_lineage):
+    world.pipeline()
+    for number in range(5):
+        world.example(number, label=True)
+    store, folder = Store(tmp_path / "s.duckdb"), tmp_path / "snapshots"
+    exporter = Exporter(store, folder, world.bus, namespace=world.namespace, inline=True)
+    recorder = drain(Recorder(world.flush().bus, store, namespace=world.namespace, exporter=exporter))
+    published = exporter.run()
+    start, end = map(valid_lineage, told_lineage(world.bus, world.namespace))
+    assert (start["eventType"], end["eventType"], start["run"]["runId"]) == ("START", "COMPLETE", end["run"]["runId"])
+    assert start["eventTime"] <= end["eventTime"]
+    assert end["job"] == {"namespace": "headrace", "name": "recorder.snapshot"}
+    read = {one["name"]: one["facets"]["headrace"]["offsets"] for one in end["inputs"]}
+    assert read["rainfall.labelled-examples"] == {"0": 5}
+    assert sum(map(len, read.values())) == len(published.offsets)
+    (made,) = end["outputs"]
+    assert (made["namespace"], made["name"]) == ("file", str(folder.resolve()))
+    assert made["facets"]["version"]["datasetVersion"] == published.snapshot
+    assert made["facets"]["headrace"]["rows"]["labelled_examples"] == 5
+    drain(recorder)
+    assert exporter.run() is None, "its own run events are no news"
+    assert rows(recorder, "SELECT count(*) FROM lineage") == [(2,)]
+    recorder.close()
+
+
+def test_a_snapshot_that_cannot_be_written_is_a_failed_run(tmp_path, monkeypatch, valid_lineage):
+    world = World(MemoryBus())
+    world.pipeline()
+    store = Store(tmp_path / "s.duckdb")
+    exporter = Exporter(store, tmp_path / "snapshots", world.bus, inline=True)
+    recorder = Recorder(world.bus, store, exporter=exporter)
+    recorder.tick()
+    recorder.commit()
+    with monkeypatch.context() as broken:
+        broken.setattr(export.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "disk full")))
+        assert exporter.run() is None
+    assert exporter.run() is not None
+    told = [valid_lineage(event) for event in told_lineage(world.bus)]
+    assert [event["eventType"] for event in told] == ["START", "FAIL", "START", "COMPLETE"]
+    assert "disk full" in told[1]["run"]["facets"]["errorMessage"]["message"]
+    assert told[0]["run"] != told[2]["run"]
+    recorder.close()
 
 
 def test_all_tables_of_a_snapshot_are_of_one_moment(tmp_path, monkeypatch):

@@ -424,9 +424,9 @@ def test_a_run_that_could_not_begin_ends():
     assert live(state) == []
 
 
-def test_lineage_names_the_start_and_the_end_of_a_run():
+def test_lineage_names_the_start_and_the_end_of_a_run(valid_lineage):
     _, told = decide([released(), requested(), requested("again")])
-    events = [event.run_event for event in told if isinstance(event, LineageRecorded)]
+    events = [valid_lineage(event.run_event) for event in told if isinstance(event, LineageRecorded)]
     assert [(e["eventType"], e["run"]["facets"]["headrace"]["run"]) for e in events] == [
         ("START", A),
         ("START", B),
