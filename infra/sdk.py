@@ -16,17 +16,16 @@ from typing import Any
 from headrace.errors import InvalidInput, Missing, NoAnswer, Refused, Rejected
 from headrace.infra.client_errors import not_released, told
 from headrace.infra.settings import Settings
-from headrace.infra.subscription import Start, Subscription, broker_address, connect
+from headrace.infra.subscription import Start, Subscription, broker_address, connect, wait_for_markers
 from headrace.infra.user_events import example, from_row, label_for
 from headrace.schemas.codec import TYPE_OF, Event, encode, headers_of
-from headrace.schemas.control import ControlEvent, PipelineReleased, PipelineRetired, RequestRefused
+from headrace.schemas.control import ControlEvent, LineageRecorded, PipelineReleased, PipelineRetired, RequestRefused
 from headrace.schemas.record import Record
 from headrace.schemas.stream import ExampleArrived, Label, LabelArrived, PredictionMade, RecordRejected
 from headrace.schemas.topics import TOPICS, full_name
 
 Row = ExampleArrived | LabelArrived | Mapping[str, Any]
 PIPELINED = 5_000  # records on their way at once: enough to fill every request, little to send again after an error
-MARKER_S = 5.0
 ANSWERS = ("pipelines", "decisions", "training-requests", "model-updates")
 
 
@@ -121,6 +120,11 @@ class Client:
             if progress is not None and (done % 500 == 0 or not flying):
                 progress(done)
         return done
+
+    def record_lineage(self, event: LineageRecorded) -> None:
+        """Publish an OpenLineage run event (`headrace.schemas.lineage`); returns once the broker acknowledged it."""
+        run = event.run_event["run"]["runId"]
+        self._acknowledged(self._send(self._full("lineage", ""), event, run.encode()))
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -263,18 +267,9 @@ class Client:
             released = self.pipelines()
             if pipeline not in released:
                 raise not_released(pipeline, released)
-            self._wait_for_markers(topic)
+            wait_for_markers(self.settings, self.address, topic)
             self._ready[pipeline] = released[pipeline]
         return topic
-
-    def _wait_for_markers(self, topic: str) -> None:
-        """A record before its partition's first marker would be rejected: an empty partition has none yet."""
-        with Subscription(self.settings, self.address, [topic]) as partitions:
-            deadline = clock.monotonic() + MARKER_S
-            while not partitions.has_records_everywhere():
-                if clock.monotonic() > deadline:
-                    raise NoAnswer(f"the release has not reached every partition of {topic}", "headrace status")
-                clock.sleep(0.02)
 
     def _send(self, topic: str, event: Event, key: bytes | None = None) -> Any:
         from kafka.errors import KafkaError

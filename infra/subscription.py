@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from headrace.errors import Missing, Unreachable
+from headrace.errors import Missing, NoAnswer, Unreachable
 from headrace.infra.records import DeadLetter, Incoming
 from headrace.schemas.codec import DECODERS, header
 from headrace.schemas.record import Record
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Start = Literal["latest", "earliest"]
 GONE_S = 10.0  # a broker that restarts is back by then
 PROBE_S = 2.0
+MARKER_S = 5.0
 NO_BROKER = "headrace up starts one; or set KAFKA_BOOTSTRAP_SERVERS to the one to use"
 
 
@@ -216,6 +217,16 @@ def broker_address(settings: Settings) -> str:
         if broker is not None:
             return broker.address
     return settings.bootstrap_servers
+
+
+def wait_for_markers(settings: Settings, address: str, topic: str) -> None:
+    """Wait for the first record of every partition: one before its first marker would be rejected. Raises NoAnswer."""
+    with Subscription(settings, address, [topic]) as partitions:
+        deadline = time.monotonic() + MARKER_S
+        while not partitions.has_records_everywhere():
+            if time.monotonic() > deadline:
+                raise NoAnswer(f"the release has not reached every partition of {topic}", "headrace status")
+            time.sleep(0.02)
 
 
 def connect(kind: Any, settings: Settings, address: str, **more: Any) -> Any:

@@ -13,17 +13,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.cli import output
+from headrace.cli import lineage, output
 from headrace.cli.cells import to_feature
 from headrace.cli.files import Source, open_source
 from headrace.cli.rows import Roles, events, missing_columns, resolve_roles
 from headrace.errors import InvalidInput
 from headrace.schemas.contract import ContractSpec
+from headrace.schemas.lineage import topic as dataset
 from headrace.schemas.stream import ExampleArrived, LabelArrived, Scalar
 
 if TYPE_CHECKING:
     from headrace.infra.sdk import Client
-    from headrace.schemas.control import PipelineReleased
+    from headrace.schemas.control import LineageRecorded, PipelineReleased
 
 NOTE_EVERY_S = 1.0
 
@@ -66,7 +67,16 @@ def publish_file(
     if before is not None and asdict(before) | {"acknowledged": 0} == asdict(progress):
         progress.acknowledged = before.acknowledged
         output.note(f"Going on after {before.acknowledged:,} records; --restart begins again.")
-    done = _publish(client, released.pipeline, source, roles, spec, rate, progress, place)
+
+    def write(event: LineageRecorded) -> bool:
+        client.record_lineage(event)
+        return True
+
+    name = released.pipeline
+    file, topic = lineage.file(path, columns=source.columns), dataset(f"{name}.data-arrived")
+    with lineage.recorded(write, "publish", name, [file], [topic]) as facts:
+        done = _publish(client, name, source, roles, spec, rate, progress, place)
+        facts |= {key: done[key] for key in ("rows", "labels", "skipped_records")}
     place.unlink(missing_ok=True)
     return done
 

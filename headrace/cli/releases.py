@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from pathlib import Path
 from typing import Annotated
@@ -29,20 +30,29 @@ def release(
     It checks the file, makes or checks its topics, stores its source, asks the registry and waits for the answer. The
     file is imported once and its recipe tried. Exit status 3: refused, with the reason.
     """
+    from headrace.cli import lineage
     from headrace.infra.pipeline_files import load_file
     from headrace.infra.release import release_file
+    from headrace.schemas.lineage import topic as dataset
 
-    name = load_file(file).name
-    try:
-        with connect.bus() as (bus, settings):
-            released = release_file(file, settings, bus, operator(), partitions, timeout_s)
-    except Refused as refusal:
-        if refusal.kind != "unchanged":
-            raise
+    name, unchanged = load_file(file).name, ""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    with connect.bus() as (bus, settings):
+        source, topic = lineage.file(file, sha256=digest), dataset("pipelines")
+        write = lineage.writer(bus, settings.namespace)
+        with lineage.recorded(write, "release", name, [source], [topic]) as facts:
+            try:
+                released = release_file(file, settings, bus, operator(), partitions, timeout_s)
+                facts["release"] = released.release
+            except Refused as refusal:
+                if refusal.kind != "unchanged":
+                    raise
+                unchanged = facts["unchanged"] = str(refusal)
+    if unchanged:
         if as_json:
-            output.print_json({"pipeline": name, "released": False, "reason": str(refusal)})
+            output.print_json({"pipeline": name, "released": False, "reason": unchanged})
         else:
-            output.say(str(refusal))
+            output.say(unchanged)
         return
     definition = released.definition
     if as_json:

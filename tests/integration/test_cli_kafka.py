@@ -91,6 +91,18 @@ def test_a_file_is_published_whole_in_order_with_its_labels(rain):
     assert not list(Path(".headrace/publish").glob("*"))
 
 
+def test_publishing_a_file_is_a_run_from_the_file_to_the_topic(rain, valid_lineage):
+    assert run("publish", rain, "rows.csv", "--label", "rain").exit_code == 0
+    start, end = map(valid_lineage, lineage())
+    assert [one["eventType"] for one in (start, end)] == ["START", "COMPLETE"]
+    assert start["run"]["runId"] == end["run"]["runId"]
+    assert end["job"]["name"] == "rain.publish"
+    assert [(one["namespace"], one["name"]) for one in end["inputs"]] == [("file", str(Path("rows.csv").resolve()))]
+    assert end["outputs"] == [{"namespace": "kafka", "name": "rain.data-arrived"}]
+    told = end["run"]["facets"]["headrace"]
+    assert (told["rows"], told["labels"], told["skipped_records"]) == (1_000, 1_000, 0)
+
+
 def test_a_file_published_again_repeats_its_ids(rain):
     assert [run("publish", rain, "rows.csv").exit_code for _ in range(2)] == [0, 0]
     examples, _ = arrived()
@@ -163,11 +175,15 @@ def test_topics_are_checked_against_what_they_must_be(rain, kafka, here):
     assert any(p.topic == wrong and p.setting == "message.timestamp.type" for p in problems)
 
 
-def test_a_release_that_nobody_answers_says_so(rain):
+def test_a_release_that_nobody_answers_says_so(rain, valid_lineage):
     result = run("release", "pipelines/rain.py", "--timeout", "1")
     assert result.exit_code == 1
     assert "nobody answered ReleaseAsked for rain within 1 s: are the services up?" in result.stderr
     assert "next: headrace status" in result.stderr
+    start, end = map(valid_lineage, lineage())
+    assert [one["eventType"] for one in (start, end)] == ["START", "FAIL"]
+    assert start["job"]["name"] == end["job"]["name"] == "rain.release"
+    assert "nobody answered" in end["run"]["facets"]["errorMessage"]["message"]
 
 
 def test_a_release_without_a_key_says_how_to_get_one(rain, monkeypatch):
@@ -175,6 +191,13 @@ def test_a_release_without_a_key_says_how_to_get_one(rain, monkeypatch):
     result = run("release", "pipelines/rain.py")
     assert result.exit_code == 2
     assert "HEADRACE_ARTIFACT_KEY is not set" in result.stderr
+
+
+def lineage():
+    """The run events in the log, in order."""
+    with Client() as client:
+        records = client.subscribe("lineage", start="earliest", follow=False)
+        return [record.event.run_event for record in records]
 
 
 @pytest.mark.slow
