@@ -24,6 +24,16 @@ class Table:
     columns: tuple[Column, ...]
 
 
+@dataclass(frozen=True)
+class View:
+    """One view; `columns` comment those that mean something else than the tables' columns of that name."""
+
+    name: str
+    comment: str
+    sql: str
+    columns: tuple[Column, ...]
+
+
 PIPELINE = Column("pipeline", "VARCHAR", "the pipeline's name")
 ID = Column("id", "VARCHAR", "the example's id as published, or its place in data-arrived")
 ENTITY = Column("entity", "VARCHAR", "what the example is about, where the pipeline has entities")

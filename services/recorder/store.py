@@ -22,9 +22,9 @@ from headrace.infra.bus import Place
 from headrace.infra.store import StateRefused
 from headrace.schemas.contract import ContractSpec
 from headrace.services.recorder.arrow import arrow_rows
-from headrace.services.recorder.columns import Column, Table
+from headrace.services.recorder.columns import Column, Table, View
 from headrace.services.recorder.tables import LAYOUT, TABLES, feature_columns, features_table
-from headrace.services.recorder.views import VIEWS, View, comments, examples_view, literal, quoted, training_view
+from headrace.services.recorder.views import VIEWS, comments, examples_view, literal, quoted, training_view
 
 READERS_S = 5.0  # how long a commit without memory waits for interrupted queries to end
 

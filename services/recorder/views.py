@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from headrace.schemas.contract import ContractSpec
-from headrace.services.recorder.columns import PIPELINE, Column, Table
+from headrace.services.recorder.columns import PIPELINE, Column, Table, View
 from headrace.services.recorder.data_tables import EXAMPLE, TRAINING
+from headrace.services.recorder.outcomes import NEWEST_LABEL, OUTCOMES
 from headrace.services.recorder.tables import TABLES, identifier
-
-
-@dataclass(frozen=True)
-class View:
-    """One view; `columns` comment those that mean something else than the tables' columns of that name."""
-
-    name: str
-    comment: str
-    sql: str
-    columns: tuple[Column, ...]
 
 
 def comments(what: Table | View) -> dict[str, str]:
@@ -145,12 +134,12 @@ VALIDATION_CHECKS = View(
 
 SCORED_PREDICTIONS = View(
     "scored_predictions",
-    "predictions of every arm with the label that came",
+    "predictions of every arm with the newest label that came",
     """
     SELECT p.*, l.label, l.label_value, p.prediction = l.label AS correct, l.labelled_at, l.label_delay_s
-    FROM predictions p JOIN labelled_examples l USING (pipeline, origin_partition, origin_offset)
+    FROM predictions p JOIN outcomes l USING (pipeline, origin_partition, origin_offset)
 """,
-    (Column("correct", "", "whether this arm's class is the label"),),
+    (Column("correct", "", "whether this arm's class is the label"), NEWEST_LABEL),
 )
 
 WAITING_LABELS = View(
@@ -216,6 +205,7 @@ PIPELINES = View(
 )
 
 VIEWS = (
+    OUTCOMES,
     ALIASES,
     TRAININGS,
     MODELS,
