@@ -68,7 +68,10 @@ class WindowValidated(ControlEvent):
 
 
 class MetricsUpdated(ControlEvent):
-    """Scores of one arm. `n` counts the labelled rows scored, `coverage` the share of predictions whose label came."""
+    """Scores of one arm, by the newest labels. `n` counts the rows scored, `coverage` is the share of predictions whose
+    label came; with a `slice` (`station=Cairns`) the scores of its rows, and no coverage: the evaluator does not know
+    which slice an unlabelled prediction was in (the store's view `slices` does).
+    """
 
     alias: Alias
     version: int | None

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from headrace.infra.sdk import Client
 
 TAIL = 50
+SCORES_TAIL = 2_000  # of all pipelines: every slice of two arms, told in one minute, is half of it
 
 
 @dataclass
@@ -129,7 +130,7 @@ def status_of(client: Client, facts: Facts) -> dict[str, Any]:
         "needs_labels": None if champion else policies.triggers.first_model_at,
         "verdict": None if verdict is None else verdict.model_dump(mode="json"),
         "refused": facts.refused.model_dump(mode="json") if facts.refused else None,
-        "scores": scores(client, facts.name),
+        **scores(r.event for r in client.subscribe("metrics", facts.name, last=SCORES_TAIL, follow=False)),
     }
 
 
@@ -139,16 +140,19 @@ def newest_snapshot(client: Client, pipeline: str) -> SnapshotTaken | None:
     return next((event for event in reversed(events) if isinstance(event, SnapshotTaken)), None)
 
 
-def scores(client: Client, pipeline: str) -> dict[str, Any] | None:
-    """The champion's newest windowed scores."""
-    found = None
-    for record in client.subscribe("metrics", pipeline, last=TAIL * 20, follow=False):
-        event = record.event
-        if not isinstance(event, MetricsUpdated) or event.slice is not None:
+def scores(events: Iterable[Any]) -> dict[str, Any]:
+    """`scores`: the champion's newest windowed ones, None before the first; `slices`: its run's own, by slice."""
+    newest, slices, run = None, dict[str, dict[str, Any]](), ""
+    for event in events:
+        if not isinstance(event, MetricsUpdated) or event.alias != "champion":
             continue
-        if (event.alias, event.scope) == ("champion", "windowed"):
-            found = {"n": event.n, "coverage": event.coverage, **event.metrics}
-    return found
+        if event.run != run:
+            slices, run = {}, event.run
+        if event.slice is None and event.scope == "windowed":
+            newest = {"n": event.n, "coverage": event.coverage, **event.metrics}
+        elif event.slice is not None and event.scope == "cumulative":
+            slices[event.slice] = {"n": event.n, **event.metrics}
+    return {"scores": newest, "slices": dict(sorted(slices.items()))}
 
 
 def file_state(pipeline: str, digest: str, release: int) -> str:

@@ -107,8 +107,9 @@ def query(
     limit: Annotated[int, typer.Option(min=1, help="Rows at most.")] = 1_000,
     as_json: Json = False,
 ) -> None:
-    """Ask the recorder's DuckDB: examples, rejects, predictions, labelled_examples, metrics, validations, models …
+    """Ask the recorder's DuckDB: examples, rejects, predictions, outcomes, metrics, slices, validations, models …
 
+    outcomes has each labelled example with its newest label, labelled_examples with the one that was learned.
     "SHOW TABLES" and "DESCRIBE TABLE" work; nothing can be changed.
     """
     from headrace.infra.query_client import query as ask

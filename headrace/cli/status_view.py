@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.cli import output
-from headrace.cli.trial import told_check
+from headrace.cli.trial import show_slices, told_check
 
 
 def show_status(report: dict[str, Any], home: Path) -> None:
@@ -67,6 +67,8 @@ def show_pipeline(one: dict[str, Any]) -> None:
         named = {name: value for name, value in one["scores"].items() if name not in ("n", "coverage")}
         told = "  ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None)
         console.print(f"  scores    over the last {one['scores']['n']:,} rows: {told}")
+    if one["slices"]:
+        show_slices(one["slices"])
     if one["refused"] is not None:
         console.print(f"  refused   {one['refused']['kind']}: {one['refused']['reason']}")
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FIRST_ROW = datetime(2000, 1, 1, tzinfo=UTC)
 SECONDS_A_ROW = 1  # of a file without a time column
 REASONS_SHOWN = 10
+SLICES_SHOWN = 30
 
 
 def run_trial(file: Path, source: Source, given: Roles, label_delay: int, limit: int | None) -> dict[str, Any]:
@@ -85,7 +86,8 @@ def _report(system: System, pipeline: Any, counts: Counter[str]) -> dict[str, An
     rejects = read("<p>.data-rejected", RecordRejected)
     updates = read("model-updates", ModelUpdated)
     metrics = [m for m in read("metrics", MetricsUpdated) if m.alias == "champion"]
-    cumulative = [m for m in metrics if m.scope == "cumulative"]
+    cumulative = [m for m in metrics if m.scope == "cumulative" and m.slice is None]
+    slices = {m.slice: {"n": m.n, **m.metrics} for m in metrics if m.scope == "cumulative" and m.slice is not None}
     return {
         "rows": counts["examples"],
         "labels": counts["labels"],
@@ -101,7 +103,8 @@ def _report(system: System, pipeline: Any, counts: Counter[str]) -> dict[str, An
         ],
         "needs_labels": pipeline.policies().triggers.first_model_at,
         "scores": {"n": cumulative[-1].n, **cumulative[-1].metrics} if cumulative else None,
-        "development": [{"n": m.n, **m.metrics} for m in metrics if m.scope == "windowed"],
+        "development": [{"n": m.n, **m.metrics} for m in metrics if m.scope == "windowed" and m.slice is None],
+        "slices": dict(sorted(slices.items())),
     }
 
 
@@ -166,6 +169,21 @@ def show_trial(report: dict[str, Any]) -> None:
                 right=("rows", *names),
             )
         )
+    if report["slices"]:
+        console.print("\nThe same by slice", style="bold")
+        show_slices(report["slices"])
+
+
+def show_slices(slices: dict[str, dict[str, Any]]) -> None:
+    """Print the scores of each slice, since the champion's run began to answer."""
+    names = [name for name in next(iter(slices.values())) if name != "n"]
+    shown = [
+        (name, f"{one['n']:,}", *(_number(one.get(metric)) for metric in names))
+        for name, one in itertools.islice(slices.items(), SLICES_SHOWN)
+    ]
+    output.out().print(output.table(("slice", "rows", *names), shown, right=("rows", *names)))
+    if len(slices) > SLICES_SHOWN:
+        output.note(f"There are {len(slices)} slices; --json shows all.")
 
 
 def told_check(check: dict[str, Any]) -> str:

@@ -93,7 +93,8 @@ def _rejected(event: RecordRejected) -> str:
 
 def _metrics(event: MetricsUpdated) -> str:
     scores = "  ".join(f"{name} {value:.4f}" for name, value in event.metrics.items() if value is not None)
-    return f"{event.alias} {event.scope} over {event.n:,} rows: {scores}"
+    where = f" of {event.slice}" if event.slice is not None else ""
+    return f"{event.alias} {event.scope} over {event.n:,} rows{where}: {scores}"
 
 
 def _validated(event: ModelValidated) -> str:

@@ -11,9 +11,7 @@ from typing import Any
 import msgspec
 
 from headrace.schemas.policies import SLICE_VALUES, Slice
-
-TEXT = 60  # characters of a value in a name: open text may be of any length
-MISSING, OTHER = "missing", "other"
+from headrace.schemas.slices import MISSING, OTHER, TEXT, range_names
 
 
 @dataclass(slots=True)
@@ -35,7 +33,7 @@ class Slicer:
         if value is None:
             return MISSING
         if one.edges:
-            return _range(one.edges, value)
+            return range_names(one.edges)[bisect_right(one.edges, value)]
         text = ("false", "true")[value] if isinstance(value, bool) else str(value)
         text = text if len(text) <= TEXT else text[: TEXT - 1] + "…"
         met = self.met.setdefault(one.feature, {})
@@ -44,13 +42,6 @@ class Slicer:
                 return OTHER
             met[text] = None
         return text
-
-
-def _range(edges: tuple[float, ...], value: float) -> str:
-    at = bisect_right(edges, value)
-    if at == 0:
-        return f"<{edges[0]:.12g}"
-    return f">={edges[-1]:.12g}" if at == len(edges) else f"{edges[at - 1]:.12g}..{edges[at]:.12g}"
 
 
 @lru_cache(maxsize=256)

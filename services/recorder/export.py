@@ -28,9 +28,9 @@ from headrace.schemas.control import LineageRecorded, SnapshotPublished, TableEx
 from headrace.schemas.lineage import State
 from headrace.schemas.topics import full_name
 from headrace.services.recorder.export_lineage import Run
+from headrace.services.recorder.sql import quoted
 from headrace.services.recorder.store import Store
 from headrace.services.recorder.tables import TABLES
-from headrace.services.recorder.views import quoted
 
 VIEWS = ("aliases", "models", "trainings", "pipelines")
 BATCH_ROWS = 100_000

@@ -21,10 +21,13 @@ import duckdb
 from headrace.infra.bus import Place
 from headrace.infra.store import StateRefused
 from headrace.schemas.contract import ContractSpec
+from headrace.schemas.policies import Policies, Slice
 from headrace.services.recorder.arrow import arrow_rows
 from headrace.services.recorder.columns import Column, Table, View
+from headrace.services.recorder.slices import Sliced, sliced, slices_view
+from headrace.services.recorder.sql import literal, quoted
 from headrace.services.recorder.tables import LAYOUT, TABLES, feature_columns, features_table
-from headrace.services.recorder.views import VIEWS, comments, examples_view, literal, quoted, training_view
+from headrace.services.recorder.views import VIEWS, comments, examples_view, training_view
 
 READERS_S = 5.0  # how long a commit without memory waits for interrupted queries to end
 
@@ -73,6 +76,7 @@ class Store:
         self.path = path
         self.features: dict[str, Table] = {}
         self.tables = TABLES | {table.name: table for table in (POSITIONS, META)}
+        self._slices: dict[str, tuple[Sliced, ...]] = {}
         self._readers: set[duckdb.DuckDBPyConnection] = set()
         self.connection = _connect(path, memory_limit, threads)
         try:
@@ -146,6 +150,8 @@ class Store:
             self.features[pipeline] = self.tables[table.name] = table
             self._create_view(training_view(pipeline, table, contracts[-1]))
             self._create_view(examples_view(self.features))
+            self._slices[pipeline] = sliced(self._declared(pipeline), contracts, table.name)
+            self._create_view(slices_view(self._slices))
 
     def checkpoint(self) -> None:
         """Move what is in the write-ahead log into the file."""
@@ -168,17 +174,24 @@ class Store:
                 for table in self.tables.values():
                     self._create(table)
                     self._comment("TABLE", table)
-                for view in (*VIEWS, examples_view({})):
+                for view in (*VIEWS, examples_view({}), slices_view({})):
                     self._create_view(view)
                 self._insert(META, arrow_rows(META, [("layout", LAYOUT), ("definitions", DEFINITIONS)]))
         there = set(self.connection.execute("SELECT table_name, column_name FROM duckdb_columns()").fetchall())
         for pipeline, contracts in self.contracts().items():
             table = features_table(pipeline, feature_columns(contracts))
             self.features[pipeline] = self.tables[table.name] = table
+            self._slices[pipeline] = sliced(self._declared(pipeline), contracts, table.name)
             if facts.get("definitions") != DEFINITIONS or not there.issuperset(
                 (table.name, column.name) for column in table.columns
             ):
                 self.add_pipeline(pipeline, contracts)
+
+    def _declared(self, pipeline: str) -> tuple[Slice, ...]:
+        """The slices of the pipeline's newest release."""
+        sql = "SELECT policies FROM releases WHERE pipeline = ? ORDER BY release DESC LIMIT 1"
+        found = self.connection.execute(sql, [pipeline]).fetchone()
+        return Policies.model_validate_json(found[0]).slices if found is not None else ()
 
     def _facts(self) -> dict[str, str]:
         return dict(self.connection.execute("FROM meta").fetchall())

@@ -6,6 +6,7 @@ from headrace.schemas.contract import ContractSpec
 from headrace.services.recorder.columns import PIPELINE, Column, Table, View
 from headrace.services.recorder.data_tables import EXAMPLE, TRAINING
 from headrace.services.recorder.outcomes import NEWEST_LABEL, OUTCOMES
+from headrace.services.recorder.sql import literal, quoted
 from headrace.services.recorder.tables import TABLES, identifier
 
 
@@ -13,16 +14,6 @@ def comments(what: Table | View) -> dict[str, str]:
     """A comment for every column of a table or view."""
     found = {column.name: column.comment for column in what.columns}
     return found if isinstance(what, Table) else _OF_TABLES | found
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + text.replace("'", "''").replace("\0", "") + "'"
 
 
 ALIASES = View(

@@ -59,6 +59,20 @@ def test_try_says_it_in_words_too(rows):
     assert "version 1 is champion" in shown
 
 
+def test_scores_by_slice_are_reported_where_the_pipeline_declares_some(rows):
+    file = Path("pipelines/rain.py")
+    sliced = file.read_text().replace("import Contract,", "import Contract, Slice,")
+    sliced = sliced.replace("label=bool,", 'label=bool, slices=[Slice("warmth", edges=(10, 20))],')
+    file.write_text(sliced)
+    report = json.loads(run("try", "pipelines/rain.py", rows, "--json").stdout)
+    assert list(report["slices"]) == ["warmth=10..20", "warmth=<10", "warmth=>=20"]
+    assert sum(one["n"] for one in report["slices"].values()) == report["scores"]["n"]
+    right = sum(one["n"] * one["accuracy"] for one in report["slices"].values())
+    assert right == pytest.approx(report["scores"]["n"] * report["scores"]["accuracy"])
+    shown = run("try", "pipelines/rain.py", rows).stdout
+    assert "warmth=10..20" in shown.partition("The same by slice")[2]
+
+
 def test_too_few_rows_say_when_the_first_model_is_judged(rows):
     result = run("try", "pipelines/rain.py", rows, "--rows", "90")
     assert "none: 90 labelled rows, the first model is judged at 200" in result.stdout

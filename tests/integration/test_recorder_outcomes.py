@@ -10,9 +10,10 @@ from headrace.infra.memory_bus import MemoryBus
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
 from headrace.schemas.control import PipelineReleased, ReleaseDefinition
-from headrace.schemas.policies import Policies
+from headrace.schemas.policies import Policies, Slice
 from headrace.schemas.stream import ArmPrediction, ExampleLabelled, LabelCorrected, PredictionMade
 from headrace.schemas.topics import full_name
+from headrace.services.evaluator.slices import Slicer
 from headrace.services.recorder.recorder import Recorder
 from headrace.services.recorder.store import Store
 
@@ -37,22 +38,25 @@ class World:
         create_topics.create(self.bus)
         create_topics.create_pipeline(self.bus, "rain", 1, Policies())
         self.producer, self.sequence, self.number = self.bus.producer("test"), 0, -1
-        values = ("dry", "wet/cold", 'sn"ow') if label == "classes" else None
+        self.label = label
+        self.released = PipelineReleased(
+            pipeline="rain", release=1, definition=self.definition(slices), partitions=1, request="q", by="ann"
+        )
+        self.send("control-log", self.released)
+        self.recorder = Recorder(self.bus, Store(None), commit_s=0)
+
+    def definition(self, slices):
+        values = ("dry", "wet/cold", 'sn"ow') if self.label == "classes" else None
         columns = (("x", "float"), ("station", "str"), ("wet", "bool"))
-        definition = ReleaseDefinition(
+        return ReleaseDefinition(
             contract=ContractSpec(
                 name="R",
                 features=tuple(FeatureSpec(name=name, type=kind, optional=True) for name, kind in columns),
-                label=LabelSpec(type=label, values=values),
+                label=LabelSpec(type=self.label, values=values),
             ),
             policies=Policies(slices=slices),
             contract_digest="c", policies_digest="p", recipe_digest="r", source_digest="s", source_uri="u",
         )  # fmt: skip
-        self.send(
-            "control-log",
-            PipelineReleased(pipeline="rain", release=1, definition=definition, partitions=1, request="q", by="ann"),
-        )
-        self.recorder = Recorder(self.bus, Store(None), commit_s=0)
 
     def send(self, topic, event):
         self.sequence += 65_536
@@ -149,3 +153,55 @@ def test_a_correction_belongs_to_its_entity_and_to_the_newest_row_before_it():
 def test_rows_without_a_served_answer_get_their_newest_label_too():
     log = World().labelled(Labelled(None, True)).corrected("0", False)
     assert log.ask("SELECT label, correct, log_loss FROM outcomes") == [("false", None, None)]
+
+
+SLICES = (Slice("station"), Slice("x", edges=(5, 20)), Slice("wet"))
+SLICED = "SELECT slice, examples, labelled, coverage, accuracy FROM slices ORDER BY slice"
+
+
+def test_slices_know_the_examples_whose_label_never_came():
+    log = World(slices=SLICES).labelled(
+        Labelled(0.9, True, features={"station": "Perth", "x": 5.0, "wet": True}),
+        Labelled(0.9, True, features={"station": "Perth", "x": 4.9}),
+        Labelled(0.9, None, features={"station": "Perth", "x": 20.0, "wet": False}),
+        Labelled(0.9, False, inferred=True, features={"x": 6.0}),
+    )
+    assert log.ask(SLICED) == [
+        ("station=Perth", 3, 2, 2 / 3, 1.0),
+        ("station=missing", 1, 0, 0.0, None),
+        ("wet=false", 1, 0, 0.0, None),
+        ("wet=missing", 2, 1, 0.5, 1.0),
+        ("wet=true", 1, 1, 1.0, 1.0),
+        ("x=5..20", 2, 1, 0.5, 1.0),
+        ("x=<5", 1, 1, 1.0, 1.0),
+        ("x=>=20", 1, 0, 0.0, None),
+    ]
+    log.corrected("0", False)
+    assert log.ask("SELECT accuracy FROM slices WHERE slice = 'station=Perth'") == [(0.5,)]
+
+
+def test_slices_are_named_as_the_evaluator_names_them():
+    features = [
+        {"station": "x" * 99, "x": -1e9, "wet": True}, {"station": "it's", "x": 5.0, "wet": False}, {"x": 19.999}, {},
+    ]  # fmt: skip
+    log = World(slices=SLICES).labelled(*(Labelled(0.9, True, features=one) for one in features))
+    named = {name for one in features for name in Slicer(SLICES).names(one)}
+    assert {name for (name,) in log.ask("SELECT slice FROM slices")} == named
+
+
+def test_slices_follow_the_newest_release_and_outlive_a_restart(tmp_path):
+    log = World(slices=SLICES[:1])
+    log.recorder.close()
+    log.recorder = Recorder(log.bus, Store(tmp_path / "s.duckdb"), commit_s=0)
+    log.labelled(Labelled(0.9, True, features={"station": "a", "x": 1.0}))
+    assert log.ask(SLICED) == [("station=a", 1, 1, 1.0, 1.0)]
+    log.send("control-log", log.released.model_copy(update={"release": 2, "definition": log.definition(SLICES[1:2])}))
+    assert log.ask(SLICED) == [("x=<5", 1, 1, 1.0, 1.0)]
+    log.recorder.close()
+    log.recorder = Recorder(log.bus, Store(tmp_path / "s.duckdb"), commit_s=0)
+    log.recorder.store.add_pipeline("snow", log.recorder.store.contracts()["rain"])
+    assert log.ask(SLICED) == [("x=<5", 1, 1, 1.0, 1.0)]
+
+
+def test_without_slices_the_view_is_empty():
+    assert World().labelled(Labelled(0.9, True)).ask(SLICED) == []

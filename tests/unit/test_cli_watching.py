@@ -53,6 +53,13 @@ def made(value, served="champion", error=None):
             "champion windowed over 1,000 rows: accuracy 0.9000",
         ),
         (
+            MetricsUpdated(
+                pipeline="rain", alias="champion", version=1, run="r", scope="cumulative", n=9, coverage=None,
+                metrics={"accuracy": 0.9}, slice="station=Cairns",
+            ),
+            "champion cumulative over 9 rows of station=Cairns: accuracy 0.9000",
+        ),
+        (
             ModelValidated(
                 pipeline="rain", run="r", request="q", stage="offline", verdict="fail", n_labels=200, offset=201,
                 checks=(Check(name="accuracy", verdict="fail", value=0.5, limit=0.6),),

@@ -10,10 +10,11 @@ from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
 from headrace.schemas.control import PipelineReleased, PipelineRetired, ReleaseDefinition
 from headrace.schemas.policies import SLICE_VALUES, Policies, Slice
 from headrace.schemas.record import OUTPUTS_PER_STEP, Record
+from headrace.schemas.slices import MISSING, OTHER, TEXT
 from headrace.schemas.stream import ArmPrediction, Baselines, ExampleLabelled, PredictionMade, Tick
 from headrace.services.evaluator import online
 from headrace.services.evaluator.online import DECODERS, State, step
-from headrace.services.evaluator.slices import MISSING, OTHER, TEXT, Slicer
+from headrace.services.evaluator.slices import Slicer
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STATION, WIND = Slice("station"), Slice("wind", edges=(5, 20))

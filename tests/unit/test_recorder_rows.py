@@ -337,6 +337,8 @@ def test_each_metric_is_a_row_and_nan_is_no_json():
     )
     found, _, _ = recorded([message(event)], topic="metrics")
     assert [row["metric"] for row in found["metrics"]] == ["accuracy", "auc", "r2"]
+    sliced, _, _ = recorded([message(event.model_copy(update={"slice": "wind=5..20"}))], topic="metrics")
+    assert {row["slice"] for row in sliced["metrics"]} == {"wind=5..20"}
     found, _, _ = recorded([message(event)], topic="control-log")
     json.loads(found["events"][0]["body"], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
