@@ -7,7 +7,6 @@ that started it, until `stop_local_broker`. Its data stay, so topics and the sta
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -269,6 +268,8 @@ def _note(home: Path, broker: Broker) -> Broker:
 @contextlib.contextmanager
 def _locked(home: Path) -> Iterator[None]:
     """One start or stop at a time in a home."""
+    import fcntl  # not on Windows, where the SDK asks this module only for what a home has noted
+
     _folder(home).mkdir(parents=True, exist_ok=True)
     with (_folder(home) / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

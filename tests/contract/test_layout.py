@@ -1,8 +1,10 @@
 """The rooms keep their walls: folds import nothing of the world, every import says `headrace.…`, tables agree."""
 
 import ast
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,25 @@ def test_importing_the_sdk_needs_only_its_own_libraries():
         check=True,
     ).stdout.split()
     assert not {"confluent_kafka", "river", "lmdb", "duckdb", "pyarrow"} & {name.split(".")[0] for name in listing}
+
+
+def test_the_sdk_needs_no_fcntl_which_windows_has_not():
+    program = """
+import sys
+import tempfile
+sys.modules["fcntl"] = None
+import headrace
+from headrace.infra import sdk, settings, subscription
+try:
+    headrace.Client(timeout_s=1)
+except headrace.errors.Unreachable as error:
+    print("no broker:", error)
+key = settings.make_key(settings.Path("keys"))
+assert settings.make_key(settings.Path("keys")) == key
+import headrace.cli
+"""
+    with tempfile.TemporaryDirectory() as empty:
+        environ = {**os.environ, "HEADRACE_HOME": empty, "KAFKA_BOOTSTRAP_SERVERS": ""}
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=empty, env=environ)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("no broker: no broker answers at 127.0.0.1:")
