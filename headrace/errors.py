@@ -43,5 +43,13 @@ class Refused(HeadraceError):
         self.kind = kind
 
 
+class NotAuthorized(Refused):
+    """The broker's authorizer refuses; the message names the topic and the right that is missing."""
+
+
+class NotAuthenticated(Refused):
+    """The broker does not know this user or its password, or this machine does not trust the broker's certificate."""
+
+
 class Rejected(Refused):
     """The validator rejected a record; the message holds every reason."""

@@ -49,6 +49,18 @@ class TopicMissing(BusError):
     """A topic does not exist; services never create one by themselves."""
 
 
+class NotAuthorized(BusError):
+    """The broker's authorizer refuses: the right is not given, or was withdrawn."""
+
+
+class WriteForbidden(ProducerFailed, NotAuthorized):
+    """A record was refused because the right to write its topic is not given."""
+
+
+class NotAuthenticated(BusError):
+    """The broker does not take this process for whom it says it is, or this process does not trust the broker."""
+
+
 class Producer(Protocol):
     """Sends records in order, idempotently, acknowledged by all replicas."""
 

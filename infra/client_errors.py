@@ -2,21 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from headrace.errors import HeadraceError, InvalidInput, NotReleased, Refused, Unreachable
-from headrace.infra.subscription import NO_BROKER
+from headrace.errors import HeadraceError, InvalidInput, NotAuthenticated, NotAuthorized, NotReleased, Unreachable
+from headrace.infra import words
+
+if TYPE_CHECKING:
+    from headrace.infra.settings import Settings
+
+NO_BROKER = "headrace up starts one; or set KAFKA_BOOTSTRAP_SERVERS to the one to use"
+ACLS = "headrace acls"
 
 
-def told(error: Exception, address: str) -> HeadraceError:
+def told(error: Exception, address: str, topic: str) -> HeadraceError:
     """The error of a record that was not acknowledged."""
     from kafka.errors import AuthorizationError, MessageSizeTooLargeError, RecordListTooLargeError
 
     if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
         return InvalidInput(f"the record is larger than the broker takes: {error}")
-    if isinstance(error, AuthorizationError):
-        return Refused(f"the broker does not let this user write: {error}", "headrace acls")
+    # who may write no topic at all is refused before a record is sent, and kafka-python wraps that in words
+    if isinstance(error, AuthorizationError) or "ClusterAuthorizationFailedError" in str(error):
+        return forbidden("Write", f"topic {topic}")
     return Unreachable(f"the broker at {address} did not take a record: {error}", NO_BROKER)
+
+
+@contextmanager
+def asking(right: str, what: str) -> Iterator[None]:
+    """Raise NotAuthorized where the broker refuses what is asked inside; `what` names it: `topic rain.snapshots`."""
+    from kafka.errors import AuthorizationError
+
+    try:
+        yield
+    except AuthorizationError as error:
+        raise forbidden(right, what) from error
+
+
+def forbidden(right: str, what: str) -> NotAuthorized:
+    """The error for a right that is not given."""
+    return NotAuthorized(words.not_authorized(right, what), ACLS)
+
+
+def unconnected(error: Exception, said: Iterable[BaseException], settings: Settings, address: str) -> HeadraceError:
+    """The error of a client that did not come about; `said` is what its connections failed with."""
+    from kafka.errors import SaslAuthenticationFailedError
+
+    for cause in (error, *said):
+        if isinstance(cause, SaslAuthenticationFailedError):
+            return NotAuthenticated(words.not_authenticated(settings.who, address), "headrace doctor")
+        if "CERTIFICATE_VERIFY_FAILED" in str(cause):
+            return NotAuthenticated(words.not_trusted(address, "its certificate is not trusted"), "headrace doctor")
+    return Unreachable(f"no broker answers at {address} ({error})", NO_BROKER)
 
 
 def not_released(pipeline: str, released: Iterable[str]) -> NotReleased:

@@ -1,15 +1,15 @@
-"""Topics as `schemas.topics` says: made where they are missing, checked where they exist; and who may use which."""
+"""Topics as `schemas.topics` says: made where they are missing, checked where they exist."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from headrace.errors import TopicsWrong
+from headrace.infra.acls import readers
 from headrace.infra.bus import Bus, TopicSpec
 from headrace.schemas.policies import Policies
-from headrace.schemas.topics import DAY_S, DLQ, TOPICS, Topic, control_topics, full_name, pipeline_topics
-from headrace.services import FOLDS, SERVICES
+from headrace.schemas.topics import DAY_S, DLQ, Topic, control_topics, full_name, pipeline_topics
 
 OUTAGE_S = 2 * DAY_S
 FOR_EVER = -1
@@ -80,31 +80,6 @@ def retention_ms(topic: Topic, policies: Policies | None) -> int:
     return int(seconds * 1000)
 
 
-def acls(pipelines: Sequence[str] = (), namespace: str = "") -> list[dict[str, str]]:
-    """Who may do what: one row for each service (or `users`), operation and topic or prefix of groups.
-
-    The rows of data topics are given for each of the pipelines, or once with `<p>` in the place of its name.
-    """
-    rows = []
-    for topic in TOPICS.values():
-        named = topic.per_pipeline and bool(pipelines)
-        for name in [full_name(topic.name, pipeline, namespace) for pipeline in pipelines] if named else [topic.name]:
-            full = name if named else namespace + name
-            for operation, services in (("Write", topic.producers), ("Read", topic.consumers)):
-                rows += [{"principal": service, "operation": operation, "topic": full} for service in services]
-            rows += [{"principal": service, "operation": "Write", "topic": full + DLQ} for service in _readers(topic)]
-    for prefix in dict.fromkeys((namespace, "")):  # readers of tables name themselves without the namespace
-        rows += [
-            {"principal": service, "operation": "Read", "group": f"{prefix}headrace-{service}-"} for service in SERVICES
-        ]
-    return rows
-
-
-def _readers(topic: Topic) -> list[str]:
-    """The services whose folds read this topic: they need a place for what cannot be read."""
-    return sorted({fold.service for fold in FOLDS if fold.input == topic.name})
-
-
 def _specs(
     topics: list[Topic], pipeline: str, partitions: int, policies: Policies | None, namespace: str
 ) -> Iterator[TopicSpec]:
@@ -113,7 +88,7 @@ def _specs(
         yield TopicSpec(
             name, partitions if topic.partitions == "pipeline" else topic.partitions, _config(topic, policies)
         )
-        if _readers(topic):
+        if readers(topic):
             yield TopicSpec(name + DLQ, 1, _kept(FOR_EVER, append_time=False))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import re
 import time
@@ -31,11 +32,12 @@ from headrace.infra.bus import (
     Unavailable,
 )
 from headrace.infra.kafka_consumer import ADMIN_S, KafkaGroupConsumer, KafkaReader
-from headrace.infra.kafka_errors import MISSING, explained, missing
+from headrace.infra.kafka_errors import MISSING, Refusals, explained, missing
 from headrace.infra.kafka_producer import KafkaProducer
 
 AGAIN_S = 30.0  # a line that says the same is told again after so long
 _CHANGING = re.compile(r"\[[^]]*\]|after \d+ms|\d+ identical error\(s\) suppressed|ipv4#\S+|\d+ms|/bootstrap|/\d+:")
+TURN_S = 2.0
 
 
 class KafkaBus:
@@ -55,38 +57,47 @@ class KafkaBus:
     ) -> None:
         self.bootstrap = bootstrap
         self._linger_ms, self._session_s, self._client_id = linger_ms, session_timeout_s, client_id
+        named = security or {}
+        who = str(named.get("sasl.username") or named.get("ssl.certificate.location") or "without a name")
+        self._refusals = Refusals(who, bootstrap)
         self._common: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
             "client.id": client_id,
             "log_level": 3,
             "logger": _quiet_logger(),
+            "error_cb": self._refusals.hear,
             "reconnect.backoff.max.ms": 1_000,
-            **(security or {}),
+            **named,
         }
         self._admin_client: AdminClient | None = None
 
     def producer(self, name: str) -> Producer:
-        return KafkaProducer(self._common | {"client.id": f"{self._client_id}-{name}"}, linger_ms=self._linger_ms)
+        config = self._common | {"client.id": f"{self._client_id}-{name}"}
+        return KafkaProducer(config, self._refusals, linger_ms=self._linger_ms)
 
     def group_consumer(
         self, group: str, instance: str, on_assign: OnAssign, on_revoke: OnGone, on_lost: OnGone
     ) -> GroupConsumer:
-        return KafkaGroupConsumer(self._common, group, instance, self._session_s, on_assign, on_revoke, on_lost)
+        return KafkaGroupConsumer(
+            self._common, self._refusals, group, instance, self._session_s, on_assign, on_revoke, on_lost
+        )
 
     def reader(self) -> Reader:
-        return KafkaReader(self._common)
+        return KafkaReader(self._common, self._refusals)
 
     def partitions(self, topic: str) -> int | None:
         found = self._metadata().get(topic)
-        if found is None or (found.error is not None and found.error.code() in MISSING):
+        if found is None:  # brokers leave out what may not be seen; asked for one by one they say so
+            with contextlib.suppress(TopicMissing):
+                return len(self._described(topic).partitions)
             return None
-        return len(found.partitions)
+        return None if found.error is not None and found.error.code() in MISSING else len(found.partitions)
 
     def topics(self) -> list[str]:
         return sorted(name for name in self._metadata() if not name.startswith("__"))
 
     def topic_id(self, topic: str) -> str:
-        found = self._result(self._admin().describe_topics(TopicCollection([topic]))[topic], topic)
+        found = self._described(topic)
         # librdkafka shows Kafka's UUID as unpadded base64, other clients as hex digits
         return base64.urlsafe_b64decode(str(found.topic_id).replace("+", "-").replace("/", "_") + "==").hex()
 
@@ -110,12 +121,12 @@ class KafkaBus:
                 future.result(timeout=ADMIN_S)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise explained(error.args[0], topic, self.bootstrap) from error
+                    raise explained(error.args[0], topic, self.bootstrap, "Create") from error
         self._await_leaders({spec.name for spec in specs})
 
     def topic_config(self, topic: str) -> dict[str, str]:
         future = next(iter(self._admin().describe_configs([ConfigResource(ResourceType.TOPIC, topic)]).values()))
-        entries = self._result(future, topic)
+        entries = self._result(future, topic, "DescribeConfigs")
         return {name: entry.value for name, entry in entries.items() if entry.value is not None}
 
     def close(self) -> None:
@@ -126,11 +137,20 @@ class KafkaBus:
             self._admin_client = AdminClient(self._common)
         return self._admin_client
 
+    def _described(self, topic: str) -> Any:
+        return self._result(self._admin().describe_topics(TopicCollection([topic]))[topic], topic)
+
     def _metadata(self) -> dict[str, Any]:
-        try:
-            return self._admin().list_topics(timeout=ADMIN_S).topics
-        except KafkaException as error:
-            raise explained(error.args[0], "", self.bootstrap) from error
+        """All topics that this user may see. Asks in short turns, as a broker that refuses looks like none at all."""
+        deadline = time.monotonic() + ADMIN_S
+        while True:
+            try:
+                return self._admin().list_topics(timeout=TURN_S).topics
+            except KafkaException as error:
+                self._admin().poll(0)
+                self._refusals.raise_any()
+                if time.monotonic() > deadline:
+                    raise explained(error.args[0], "", self.bootstrap) from error
 
     def _await_leaders(self, topics: set[str]) -> None:
         deadline = time.monotonic() + ADMIN_S
@@ -159,11 +179,11 @@ class KafkaBus:
                     raise
                 time.sleep(0.02)
 
-    def _result(self, future: Any, topic: str) -> Any:
+    def _result(self, future: Any, topic: str, right: str = "Read") -> Any:
         try:
             return future.result(timeout=ADMIN_S)
         except KafkaException as error:
-            raise explained(error.args[0], topic, self.bootstrap) from error
+            raise explained(error.args[0], topic, self.bootstrap, right) from error
         except FutureTimeout as error:
             raise Unavailable(f"the broker at {self.bootstrap} did not answer within {ADMIN_S:g} s") from error
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from headrace.infra.bus import BusError, Message, OnAssign, OnGone, Place
-from headrace.infra.kafka_errors import REBALANCING, TRANSIENT, explained, greet
+from headrace.infra.kafka_errors import REBALANCING, TRANSIENT, Refusals, explained, greet
 
 ADMIN_S = 15.0
 SETTLED_S = 1.0
@@ -37,8 +37,8 @@ FETCHING: dict[str, Any] = {
 class KafkaReader:
     """Reads places without a group."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self._bootstrap = config["bootstrap.servers"]
+    def __init__(self, config: dict[str, Any], refusals: Refusals) -> None:
+        self._bootstrap, self._refusals = config["bootstrap.servers"], refusals
         unused = {"group.id": f"{config['client.id']}-reader"}  # librdkafka wants a name; nobody joins it
         self._client = Consumer(config | FETCHING | unused)
         greet(self._client)
@@ -49,6 +49,7 @@ class KafkaReader:
     def poll(self, limit: int, timeout_s: float) -> list[Message]:
         first = self._client.poll(timeout_s)
         if first is None:
+            self._refusals.raise_any()
             return []
         return _good([first, *self._client.consume(limit - 1, 0)] if limit > 1 else [first], self._bootstrap)
 
@@ -62,6 +63,7 @@ class KafkaGroupConsumer:
     def __init__(
         self,
         config: dict[str, Any],
+        refusals: Refusals,
         group: str,
         instance: str,
         session_s: float,
@@ -71,7 +73,7 @@ class KafkaGroupConsumer:
     ) -> None:
         session_ms = int(session_s * 1000)
         self.process = os.getpid()
-        self._bootstrap = config["bootstrap.servers"]
+        self._bootstrap, self._refusals = config["bootstrap.servers"], refusals
         self._client = Consumer(
             config
             | FETCHING
@@ -102,6 +104,8 @@ class KafkaGroupConsumer:
         if self._ask_again_at and time.monotonic() > self._ask_again_at:
             self._ask_again()
         first = self._client.poll(timeout_s)
+        if first is None:
+            self._refusals.raise_any()
         messages = [] if first is None else [first]
         if first is not None and limit > 1:
             self._gone.clear()

@@ -7,7 +7,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from headrace.infra.bus import BusError, Fenced, TopicMissing, Unavailable
+from headrace.infra import words
+from headrace.infra.bus import BusError, Fenced, NotAuthenticated, NotAuthorized, TopicMissing, Unavailable
 
 # the client goes on by itself
 TRANSIENT = {
@@ -42,6 +43,13 @@ REBALANCING = {
 }
 FENCED = {KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED}
 MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+# what is forbidden, in words; the client's name for a group is not in the error
+FORBIDDEN = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic {}",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "its consumer group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "anything yet, as no topic may be written ({})",
+}
+AUTHENTICATION = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}
 
 
 GREET_S = 0.5
@@ -56,9 +64,32 @@ def greet(client: Any) -> None:
         client.list_topics(timeout=GREET_S)
 
 
-def explained(error: KafkaError, where: str, bootstrap: str) -> BusError:
-    """The bus's own error; `where` names the topic or what was tried."""
+class Refusals:
+    """What brokers said about credentials and certificates; librdkafka only tells a callback, and tries for ever."""
+
+    def __init__(self, who: str, bootstrap: str) -> None:
+        self._who, self._bootstrap = who, bootstrap
+        self._said: BusError | None = None
+
+    def hear(self, error: KafkaError) -> None:
+        """Clients call this with every error that is no message's own."""
+        if error.code() in AUTHENTICATION:
+            self._said = NotAuthenticated(words.not_authenticated(self._who, self._bootstrap))
+        elif error.code() == KafkaError._SSL and "certificate" in error.str():  # not a broker that goes away
+            self._said = NotAuthenticated(words.not_trusted(self._bootstrap, error.str()))
+
+    def raise_any(self) -> None:
+        """Raise NotAuthenticated where a broker refused since the last call."""
+        said, self._said = self._said, None
+        if said is not None:
+            raise said
+
+
+def explained(error: KafkaError, where: str, bootstrap: str, right: str = "Read") -> BusError:
+    """The bus's own error; `where` names the topic or what was tried, `right` what that needs."""
     code = error.code()
+    if code in FORBIDDEN:
+        return NotAuthorized(words.not_authorized(right, FORBIDDEN[code].format(where)))
     if error.fatal() or code in FENCED:
         return Fenced(f"another process took this one's place in its group ({error.str()}); this one ends")
     if code in MISSING:

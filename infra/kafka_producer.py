@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as Client
 
-from headrace.infra.bus import MAX_RECORD_BYTES, ProducerFailed, Unavailable
-from headrace.infra.kafka_errors import greet
+from headrace.infra.bus import MAX_RECORD_BYTES, ProducerFailed, Unavailable, WriteForbidden
+from headrace.infra.kafka_errors import FORBIDDEN, Refusals, explained, greet
 from headrace.schemas.codec import Headers
 
 MAX_REQUEST_BYTES = 1_000_000
@@ -26,10 +26,11 @@ class KafkaProducer:
     second `flush()` of its own returns 0. After the first failure nothing more is written, so there is no gap.
     """
 
-    def __init__(self, config: dict[str, Any], *, linger_ms: float) -> None:
-        self._bootstrap = config["bootstrap.servers"]
+    def __init__(self, config: dict[str, Any], refusals: Refusals, *, linger_ms: float) -> None:
+        self._bootstrap, self._refusals = config["bootstrap.servers"], refusals
         self._produced = self._acknowledged = 0
         self._failure: str | None = None
+        self._forbidden = False
         self._client = Client(
             {
                 **config,
@@ -87,7 +88,9 @@ class KafkaProducer:
             self._serve(self._client.flush, FLUSH_S)
             if self._acknowledged > seen:
                 seen, deadline = self._acknowledged, time.monotonic() + STALLED_S
-            elif time.monotonic() > deadline:
+                continue
+            self._refusals.raise_any()
+            if time.monotonic() > deadline:
                 raise Unavailable(
                     f"the broker at {self._bootstrap} acknowledged nothing for {STALLED_S:g} s "
                     f"({self._produced - self._acknowledged} records wait); nothing of them is committed"
@@ -110,12 +113,21 @@ class KafkaProducer:
     def _delivered(self, error: KafkaError | None, message: Any) -> None:
         if error is None:
             self._acknowledged += 1
+        elif error.code() in FORBIDDEN:
+            self._forbid(str(explained(error, message.topic(), self._bootstrap, "Write")))
         else:
             self._refuse(f"{message.topic()} partition {message.partition()}: {error.str()}")
 
     def _erred(self, error: KafkaError) -> None:
-        if error.fatal():
+        self._refusals.hear(error)
+        if error.code() in FORBIDDEN:
+            self._forbid(str(explained(error, "no topic", self._bootstrap, "Write")))
+        elif error.fatal():
             self._refuse(error.str())
+
+    def _forbid(self, failure: str) -> None:
+        self._forbidden = self._forbidden or self._failure is None
+        self._refuse(failure)
 
     def _refuse(self, failure: str) -> None:
         """From now on every call raises; the check costs a record nothing."""
@@ -127,7 +139,7 @@ class KafkaProducer:
 
     def _fail(self, failure: str) -> NoReturn:
         self._refuse(failure)
-        raise ProducerFailed(
+        raise (WriteForbidden if self._forbidden else ProducerFailed)(
             f"{self._failure} ({self._produced - self._acknowledged} of {self._produced} records are not acknowledged; "
             "nothing of them is committed, a restart makes them again)"
         )

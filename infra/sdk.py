@@ -86,7 +86,8 @@ class Client:
         their own names or their aliases; None and NaN count as absent. Raises NotReleased, Unreachable, InvalidInput.
         """
         event = example(features, id=id, time=time, entity=entity, label=label, history=history)
-        self._acknowledged(self._send(self._topic(pipeline), event))
+        topic = self._topic(pipeline)
+        self._acknowledged(self._send(topic, event), topic)
         return event.id
 
     def publish_label(
@@ -94,7 +95,8 @@ class Client:
     ) -> None:
         """Publish the answer to an example; returns once the broker acknowledged it. Raises as `publish` does."""
         event = label_for(id, label, entity=entity, time=time)
-        self._acknowledged(self._send(self._topic(pipeline), event))
+        topic = self._topic(pipeline)
+        self._acknowledged(self._send(topic, event), topic)
 
     def publish_many(self, pipeline: str, rows: Iterable[Row], *, progress: Callable[[int], None] | None = None) -> int:
         """Publish rows in order without waiting for each; returns how many the broker acknowledged: all.
@@ -110,12 +112,12 @@ class Client:
             flying.append(self._send(topic, row if isinstance(row, ExampleArrived | LabelArrived) else from_row(row)))
             before = done
             while flying and (flying[0].is_done or len(flying) > PIPELINED):
-                self._acknowledged(flying.popleft())
+                self._acknowledged(flying.popleft(), topic)
                 done += 1
             if progress is not None and done > before:
                 progress(done)
         while flying:
-            self._acknowledged(flying.popleft())
+            self._acknowledged(flying.popleft(), topic)
             done += 1
             if progress is not None and (done % 500 == 0 or not flying):
                 progress(done)
@@ -179,7 +181,7 @@ class Client:
             answers = self._subscription(["predictions", "data-rejected"], pipeline, "latest", None)
             self._predictions[pipeline] = answers
         answers.skip_to_end()
-        self._acknowledged(self._send(topic, event))
+        self._acknowledged(self._send(topic, event), topic)
         deadline = clock.monotonic() + timeout_s
         while (left := deadline - clock.monotonic()) > 0:
             for record in answers.poll(left):
@@ -202,7 +204,8 @@ class Client:
         if not request:
             raise ValueError(f"{type(event).__name__} carries no request id, so nothing could answer it")
         with self._subscription(ANSWERS, "", "latest", None) as answers:
-            self._acknowledged(self._send(self._full("operator-requests", ""), event, event.pipeline.encode()))
+            topic = self._full("operator-requests", "")
+            self._acknowledged(self._send(topic, event, event.pipeline.encode()), topic)
             deadline = clock.monotonic() + timeout_s
             while (left := deadline - clock.monotonic()) > 0:
                 for record in answers.poll(left):
@@ -283,12 +286,12 @@ class Client:
         try:
             return self._producer.send(topic, encode(event), key=key, headers=headers)
         except KafkaError as error:
-            raise told(error, self.address) from error
+            raise told(error, self.address, topic) from error
 
-    def _acknowledged(self, future: Any) -> None:
+    def _acknowledged(self, future: Any, topic: str) -> None:
         from kafka.errors import KafkaError
 
         try:
             future.get(timeout=self._timeout_s + 5)
         except KafkaError as error:
-            raise told(error, self.address) from error
+            raise told(error, self.address, topic) from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import Missing, NoAnswer, Unreachable
+from headrace.infra.client_errors import NO_BROKER, asking, forbidden, unconnected
 from headrace.infra.records import DeadLetter, Incoming
 from headrace.schemas.codec import DECODERS, header
 from headrace.schemas.record import Record
@@ -20,7 +22,6 @@ Start = Literal["latest", "earliest"]
 GONE_S = 10.0  # a broker that restarts is back by then
 PROBE_S = 2.0
 MARKER_S = 5.0
-NO_BROKER = "headrace up starts one; or set KAFKA_BOOTSTRAP_SERVERS to the one to use"
 
 
 class Subscription:
@@ -44,7 +45,8 @@ class Subscription:
         if start not in ("latest", "earliest"):
             raise ValueError(f'start is "latest" or "earliest", not {start!r}')
         self.undecodable = 0
-        self._address, self._namespace = address, settings.namespace
+        self._address, self._namespace, self._settings = address, settings.namespace, settings
+        self._named = f"topic {', '.join(topics)}"
         self._waiting: list[Record] = []
         self._heard = self._probed = time.monotonic()
         self._consumer = connect(
@@ -66,7 +68,9 @@ class Subscription:
     def poll(self, timeout_s: float = 0.0, limit: int = 500) -> list[Record]:
         """What came, waiting at most `timeout_s` for the first. Raises Unreachable where the broker is gone."""
         records = []
-        for place, messages in self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=limit).items():
+        with asking("Read", self._named):
+            polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=limit)
+        for place, messages in polled.items():
             for message in messages:
                 record = self._record(place, message)
                 if record is not None:
@@ -132,6 +136,8 @@ class Subscription:
     def _partitions(self, topic: str) -> set[int]:
         found = self._consumer.partitions_for_topic(topic)
         if not found:
+            if is_forbidden(self._settings, self._address, topic):
+                raise forbidden("Read", f"topic {topic}")
             raise Missing(f"topic {topic} does not exist at {self._address}", "headrace up, which makes it")
         return set(found)
 
@@ -235,12 +241,42 @@ def connect(kind: Any, settings: Settings, address: str, **more: Any) -> Any:
 
     if not listens(address):
         raise Unreachable(f"no broker answers at {address}", NO_BROKER)
+    with _failures() as said:
+        try:
+            security = settings.kafka_python_security()
+            return kind(bootstrap_servers=address.split(","), bootstrap_timeout_ms=5_000, **security, **more)
+        except (KafkaError, OSError) as error:
+            raise unconnected(error, said, settings, address) from error
+
+
+def is_forbidden(settings: Settings, address: str, topic: str) -> bool:
+    """Whether the broker hides a topic from this user: it leaves it out of its list, and says so when asked for it."""
+    from kafka import KafkaAdminClient
+    from kafka.errors import TopicAuthorizationFailedError
+
+    admin = connect(KafkaAdminClient, settings, address)
     try:
-        return kind(
-            bootstrap_servers=address.split(","), bootstrap_timeout_ms=5_000, **settings.kafka_python_security(), **more
-        )
-    except (KafkaError, OSError) as error:
-        raise Unreachable(f"no broker answers at {address} ({error})", NO_BROKER) from error
+        return bool(admin.describe_topics([topic])[0]["error_code"] == TopicAuthorizationFailedError.errno)
+    finally:
+        admin.close()
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[list[BaseException]]:
+    """What kafka-python's connections fail with: it only logs that, tries again, and then says `timeout`."""
+    said: list[BaseException] = []
+
+    class Listener(logging.Handler):
+        def emit(self, line: logging.LogRecord) -> None:
+            arguments = line.args if isinstance(line.args, tuple) else ()
+            said.extend(one for one in arguments if isinstance(one, BaseException))
+
+    listener, logger = Listener(logging.WARNING), logging.getLogger("kafka.net.manager")
+    logger.addHandler(listener)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(listener)
 
 
 def listens(address: str, limit_s: float = 2.0) -> bool:

@@ -32,15 +32,18 @@ def client(timeout_s: float = 30.0) -> Iterator[Client]:
 def bus() -> Iterator[tuple[Bus, Settings]]:
     """The Kafka bus that services use, and the settings. Raises Unreachable where no broker answers."""
     from headrace.errors import Unreachable
+    from headrace.infra.client_errors import NO_BROKER
     from headrace.infra.kafka_bus import KafkaBus
     from headrace.infra.settings import Settings
-    from headrace.infra.subscription import NO_BROKER, broker_address, listens
+    from headrace.infra.subscription import broker_address, listens
 
     found = Settings()
     address = broker_address(found)
     if not listens(address):
         raise Unreachable(f"no broker answers at {address}", NO_BROKER)
-    made = KafkaBus(address, linger_ms=0, security=found.confluent_security(), client_id="headrace-cli")
+    made = KafkaBus(
+        address, linger_ms=0, security=found.confluent_security(), client_id=f"{found.namespace}headrace-cli"
+    )
     try:
         yield made, found
     finally:

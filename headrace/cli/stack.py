@@ -35,12 +35,14 @@ def up(
     from headrace.cli.starting import wait_for_services
     from headrace.infra import supervisor
     from headrace.infra.local_broker import ensure_broker
+    from headrace.infra.subscription import listens
     from headrace.services import SERVICES
 
     began = time.monotonic()
     settings = with_key()
     named = {BROKER: settings.bootstrap_servers} if "bootstrap_servers" in settings.model_fields_set else {}
-    os.environ[BROKER] = address = ensure_broker(settings.home, output.note, named)
+    is_there = None if settings.security_protocol == "PLAINTEXT" else listens
+    os.environ[BROKER] = address = ensure_broker(settings.home, output.note, named, is_there)
     prepare_topics()
     supervisor.up(settings.home)
     wait_for_services(settings.home, tuple(SERVICES), timeout_s)

@@ -50,16 +50,35 @@ def topics(
         output.say("All topics are there and as they must be.")
 
 
-@command(RUNNING, "headrace acls --json")
-def acls(as_json: Json = False) -> None:
-    """List the rights that each service, and users, need on a broker with authorization; `<p>.` is a prefix."""
-    from headrace.infra import create_topics
+@command(RUNNING, "headrace acls rainfall --apply")
+def acls(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[PIPELINE]…", help="Pipelines, also future ones.")
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Give these rights, as an administrator.")] = False,
+    principal: Annotated[str, typer.Option(help="How the broker knows each name.")] = "User:{principal}",
+    as_json: Json = False,
+) -> None:
+    """List the rights that each service, users and operators need on a broker with authorization; or give them.
 
-    rows = create_topics.acls()
+    Without a pipeline's name, `<p>.` stands for it. --apply gives the rights on the shared topics and on those of the
+    pipelines named; it takes none away. Give them before a pipeline is released.
+    """
+    from headrace.infra import acls
+
+    settings = connect.settings()
+    called = acls.named(principal)
+    wanted = acls.rights(names or (), settings.namespace)
+    if apply:
+        wanted = [right for right in wanted if "<p>" not in right.name]
+        acls.apply(settings, wanted, called)
     if as_json:
-        output.print_json(rows)
+        output.print_json([right.row() for right in wanted])
         return
-    shown = [[row["principal"], row["operation"], row.get("topic") or f"group {row['group']}*"] for row in rows]
+    if apply:
+        output.say(f"{len(wanted)} rights are given to {called('*')}.")
+        return
+    shown = [[r.principal, r.operation, r.name if r.kind == "topic" else f"group {r.name}*"] for r in wanted]
     output.out().print(output.table(("who", "may", "what"), shown))
 
 

@@ -224,5 +224,7 @@ def _bus(settings: Settings) -> Bus:
     from headrace.infra.kafka_bus import KafkaBus
 
     return KafkaBus(
-        settings.bootstrap_servers, security=settings.confluent_security(), client_id="headrace-evaluator-job"
+        settings.bootstrap_servers,
+        security=settings.confluent_security(),
+        client_id=f"{settings.namespace}headrace-evaluator-job",
     )

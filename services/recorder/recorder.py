@@ -184,6 +184,9 @@ class Recorder:
         for pipeline in self._pipelines:
             topics += [full_name(name, pipeline, self._namespace) for name in (*DATA_TOPICS, SNAPSHOTS)]
         existing = set(self._bus.topics())
+        for topic in topics:
+            if topic not in existing:
+                self._bus.partitions(topic)  # raises where this process may not read it: else it would look like none
         self._look_now = False
         self._look_at = 0.0 if existing.issuperset(topics) else self._clock() + MISSING_S
         topics += [topic for topic in sorted(existing) if self._is_dead_letter_topic(topic)]

@@ -115,7 +115,7 @@ def test_no_example_and_no_topic_is_an_orphan():
         assert topic.producers, topic.name
         assert topic.consumers, topic.name
         assert topic.events or topic.name == "control-log"
-        assert {*topic.producers, *topic.consumers} <= {*SERVICES, *LATER, "users"}, topic.name
+        assert {*topic.producers, *topic.consumers} <= {*SERVICES, *LATER, "users", "operators"}, topic.name
 
 
 def test_the_control_log_takes_every_event_that_decides_and_no_other():

@@ -96,16 +96,3 @@ def test_a_missing_topic_and_another_partition_count_are_named(bus, namespace):
     assert {problem.setting for problem in problems} == {"the partition count"}
     assert (problems[0].topic, problems[0].found, problems[0].wanted) == (f"{namespace}rain.data-arrived", "2", "3")
     assert "use a new pipeline name" in problems[0].next
-
-
-def test_rights_follow_from_the_tables():
-    rows = create_topics.acls(["rain", "snow"], "t-")
-    assert {"principal": "users", "operation": "Write", "topic": "t-rain.data-arrived"} in rows
-    assert {"principal": "validator", "operation": "Read", "topic": "t-snow.data-arrived"} in rows
-    assert {"principal": "validator", "operation": "Write", "topic": "t-rain.data-arrived-dlq"} in rows
-    assert {"principal": "validator", "operation": "Read", "group": "t-headrace-validator-"} in rows
-    assert {
-        row["principal"] for row in rows if row.get("topic") == "t-control-log" and row["operation"] == "Write"
-    } == {"sequencer"}
-    assert not [row for row in rows if row.get("topic", "").startswith("<p>")]
-    assert {"principal": "users", "operation": "Write", "topic": "<p>.data-arrived"} in create_topics.acls()

@@ -782,10 +782,10 @@ def test_old_snapshots_are_thinned_to_the_newest_and_one_a_day(tmp_path):
 # --- what it reads ----------------------------------------------------------------------------------------
 
 
-def test_every_topic_meant_for_the_recorder_is_read_or_has_a_reason_not_to_be():
+def test_every_topic_meant_for_the_recorder_is_read_and_what_is_not_has_a_reason():
     meant = {name for name, topic in TOPICS.items() if "recorder" in topic.consumers}
     read = {*CONTROL_TOPICS, *DATA_TOPICS, SNAPSHOTS}
-    assert meant <= read | set(NOT_READ)
+    assert meant == read, "a right to read is given for what is read, and for nothing else"
     assert not read & set(NOT_READ)
     assert all(TOPICS[name].decides for name, why in NOT_READ.items() if "control-log" in why)
 
