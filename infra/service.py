@@ -102,7 +102,7 @@ def run_service(name: str, build: Build) -> None:
     log = structlog.get_logger(service=name)
     parts: list[Tickable] = []
     try:
-        settings = Settings()
+        settings = Settings(principal=name)
         configure_logs(settings.log_format)
         log = structlog.get_logger(service=name)
         wiring = live_wiring(settings, name)
@@ -156,7 +156,7 @@ def live_wiring(settings: Settings, service: str) -> Wiring:
         linger_ms=settings.linger_ms,
         session_timeout_s=settings.session_timeout_s,
         security=settings.confluent_security(),
-        client_id=f"headrace-{service}",
+        client_id=f"{settings.namespace}headrace-{service}",
     )
     return Wiring(
         settings,

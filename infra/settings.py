@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "HEADRACE_"
@@ -20,6 +20,7 @@ BOOTSTRAP = "KAFKA_BOOTSTRAP_SERVERS"  # the name that other Kafka tools use
 KEY_NAME = "HEADRACE_ARTIFACT_KEY"
 ENV_FILE = ".env"
 SECRETS = ("artifact_key", "query_token", "sasl_password", "ssl_key_password")
+WHO = "{principal}"  # stands for who asks: a service by its name, else `users`
 OTHERS = ("HEADRACE_DEBUG", "HEADRACE_TEST_CONTAINERS")  # read where they are used; no settings of a service
 
 
@@ -31,7 +32,8 @@ class Settings(BaseSettings):
     """Where the broker is, where state lives, how often to commit, which key signs artifacts.
 
     Each field is the variable `HEADRACE_<FIELD>`; a secret may also stand in the file that `HEADRACE_<FIELD>_FILE`
-    names. Raises SettingsError naming the variable.
+    names. `{principal}` in the user's name, the certificate and the files of secrets is who asks: each service has
+    its own credentials with one set of variables. Raises SettingsError naming the variable.
     """
 
     model_config = SettingsConfigDict(
@@ -68,6 +70,7 @@ class Settings(BaseSettings):
     store_memory: str = Field("1GB", pattern=r"^[1-9][0-9]*(MB|GB)$")
     tick_s: float = Field(60, gt=0)
 
+    principal: str = Field("users", pattern=r"^[a-z][a-z0-9-]{0,40}$")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     sasl_username: str | None = None
@@ -86,11 +89,17 @@ class Settings(BaseSettings):
             refuse_unknown_variables(variables, place)
         for name in SECRETS:
             if name not in values:
-                values |= _secret_from_file(name, in_file)
+                who = values.get("principal") or _nearest("HEADRACE_PRINCIPAL", in_file) or "users"
+                values |= _secret_from_file(name, in_file, str(who))
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise SettingsError("; ".join(map(_says, _first_causes(error)))) from None
+
+    @field_validator("sasl_username", "ssl_cert", "ssl_key", mode="before")
+    @classmethod
+    def _of_principal(cls, value: Any, known: ValidationInfo) -> Any:
+        return str(value).replace(WHO, known.data["principal"]) if value and "principal" in known.data else value
 
     @field_validator("home", "state_dir", "ssl_ca", "ssl_cert", "ssl_key")
     @classmethod
@@ -126,6 +135,11 @@ class Settings(BaseSettings):
             if not is_loopback(host) and self.query_token is None:
                 raise ValueError(f"{PREFIX}{name.upper()}={host} is no loopback address; it needs HEADRACE_QUERY_TOKEN")
         return self
+
+    @property
+    def who(self) -> str:
+        """How the broker knows this process, for messages."""
+        return self.sasl_username or (str(self.ssl_cert) if self.ssl_cert else "this client")
 
     @property
     def store_path(self) -> Path:
@@ -217,7 +231,11 @@ def _read_env_file() -> dict[str, str]:
     return {name: value for name, value in dotenv_values(ENV_FILE).items() if value}
 
 
-def _secret_from_file(name: str, in_file: Mapping[str, str]) -> dict[str, str]:
+def _nearest(variable: str, in_file: Mapping[str, str]) -> str | None:
+    return os.environ.get(variable) or in_file.get(variable)
+
+
+def _secret_from_file(name: str, in_file: Mapping[str, str], principal: str) -> dict[str, str]:
     """{name: secret} where the nearest place that names the secret at all names a file that holds it."""
     variable = variable_of(name)
     for variables in (os.environ, in_file):
@@ -225,6 +243,7 @@ def _secret_from_file(name: str, in_file: Mapping[str, str]) -> dict[str, str]:
         if path and variables.get(variable):
             raise SettingsError(f"{variable} and {variable}_FILE are both set; keep one of them")
         if path:
+            path = path.replace(WHO, principal)
             try:
                 secret = Path(path).read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:

@@ -260,3 +260,26 @@ def test_of_two_that_start_at_once_the_second_takes_the_firsts_key(tmp_path, mon
         first.flush()
         fcntl.flock(first, fcntl.LOCK_UN)
         assert second.result(20) == "firsts"
+
+
+def test_one_set_of_variables_gives_each_service_its_own_credentials(tmp_path, monkeypatch):
+    for who in ("validator", "users"):
+        (tmp_path / f"{who}.password").write_text(f"{who}-secret")
+        (tmp_path / f"{who}.pem").write_text("")
+    for name, value in {
+        "SECURITY_PROTOCOL": "SASL_SSL",
+        "SASL_MECHANISM": "SCRAM-SHA-512",
+        "SASL_USERNAME": "headrace-{principal}",
+        "SASL_PASSWORD_FILE": str(tmp_path / "{principal}.password"),
+        "SSL_CERT": str(tmp_path / "{principal}.pem"),
+        "SSL_KEY": str(tmp_path / "{principal}.pem"),
+    }.items():
+        monkeypatch.setenv(f"HEADRACE_{name}", value)
+    for settings, who in ((Settings(), "users"), (Settings(principal="validator"), "validator")):
+        security = settings.confluent_security()
+        assert security["sasl.username"] == settings.who == f"headrace-{who}"
+        assert security["sasl.password"] == f"{who}-secret"
+        assert security["ssl.certificate.location"] == security["ssl.key.location"] == str(tmp_path / f"{who}.pem")
+    monkeypatch.setenv("HEADRACE_PRINCIPAL", "operators")
+    with pytest.raises(SettingsError, match=r"operators\.password cannot be read"):
+        Settings()
