@@ -46,7 +46,10 @@ def rights(pipelines: Sequence[str] = (), namespace: str = "") -> list[Right]:
     # the leader among schedulers is whom Kafka gives the one partition of this topic, which Faust makes by itself
     leader = f"{namespace}headrace-scheduler-__assignor-__leader"
     found += [Right("scheduler", operation, "topic", leader) for operation in ("Create", "Read")]
-    found += [Right(service, "Read", "group", f"{namespace}headrace-{service}") for service in SERVICES]
+    members = {fold.service for fold in FOLDS} | {"scheduler"}
+    for service in SERVICES:  # the recorder joins no group, but its client looks for the one that it is named after
+        operation = "Read" if service in members else "Describe"
+        found.append(Right(service, operation, "group", f"{namespace}headrace-{service}"))
     found.append(Right(OPERATORS, "Describe", "group", f"{namespace}headrace-"))
     return list(dict.fromkeys(found))
 

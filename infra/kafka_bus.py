@@ -38,6 +38,7 @@ from headrace.infra.kafka_producer import KafkaProducer
 AGAIN_S = 30.0  # a line that says the same is told again after so long
 _CHANGING = re.compile(r"\[[^]]*\]|after \d+ms|\d+ identical error\(s\) suppressed|ipv4#\S+|\d+ms|/bootstrap|/\d+:")
 TURN_S = 2.0
+KNOWN_LINES = ("experimental", "SASL authentication error", "certificate verify failed")  # the first: gapless
 
 
 class KafkaBus:
@@ -191,7 +192,7 @@ class KafkaBus:
 class Quiet(logging.Filter):
     """librdkafka's lines, each at most once in a while: a client tells every attempt to reach a broker that is away.
 
-    The one that calls the gapless guarantee experimental is left out; the tests cover it.
+    What is raised (refused credentials) or tested (the gapless guarantee, called experimental) is left out.
     """
 
     def __init__(self) -> None:
@@ -202,7 +203,7 @@ class Quiet(logging.Filter):
         """Whether the line is told."""
         text, now = line.getMessage(), time.monotonic()
         what = _CHANGING.sub("", text)
-        if "experimental" in text or now < self._told.get(what, -AGAIN_S) + AGAIN_S:
+        if any(known in text for known in KNOWN_LINES) or now < self._told.get(what, -AGAIN_S) + AGAIN_S:
             return False
         if len(self._told) > 1_000:
             self._told.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -9,14 +10,18 @@ from typing import Any, NoReturn
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as Client
 
+from headrace.infra import words
 from headrace.infra.bus import MAX_RECORD_BYTES, ProducerFailed, Unavailable, WriteForbidden
-from headrace.infra.kafka_errors import FORBIDDEN, Refusals, explained, greet
+from headrace.infra.kafka_errors import Refusals, greet
 from headrace.schemas.codec import Headers
 
 MAX_REQUEST_BYTES = 1_000_000
 FLUSH_S, FULL_S = 0.5, 0.05
 PUSH_S = 0.001
 STALLED_S = 60.0
+# of a record's own error, or of the fatal one that comes first as there may be no gap; who may write nothing at all
+# gets no producer id, and no topic is named
+FORBIDDEN_WRITE = re.compile(r"(\S+) \[\w+\].*Topic authorization failed")
 
 
 class KafkaProducer:
@@ -73,6 +78,7 @@ class KafkaProducer:
             except BufferError:
                 self._serve(self._client.poll, FULL_S)
             except KafkaException as error:
+                self._serve(self._client.poll, 0)  # raises what was fatal, where something was: this error does not say
                 self._fail(f"{topic}: {error.args[0].str()}")
 
     def poll(self) -> None:
@@ -113,25 +119,20 @@ class KafkaProducer:
     def _delivered(self, error: KafkaError | None, message: Any) -> None:
         if error is None:
             self._acknowledged += 1
-        elif error.code() in FORBIDDEN:
-            self._forbid(str(explained(error, message.topic(), self._bootstrap, "Write")))
         else:
-            self._refuse(f"{message.topic()} partition {message.partition()}: {error.str()}")
+            self._refuse(f"{message.topic()} [{message.partition()}]: {error.str()}")
 
     def _erred(self, error: KafkaError) -> None:
         self._refusals.hear(error)
-        if error.code() in FORBIDDEN:
-            self._forbid(str(explained(error, "no topic", self._bootstrap, "Write")))
-        elif error.fatal():
+        if error.fatal():
             self._refuse(error.str())
-
-    def _forbid(self, failure: str) -> None:
-        self._forbidden = self._forbidden or self._failure is None
-        self._refuse(failure)
 
     def _refuse(self, failure: str) -> None:
         """From now on every call raises; the check costs a record nothing."""
-        self._failure = self._failure or failure
+        if self._failure is None:
+            forbidden = FORBIDDEN_WRITE.search(failure)
+            self._forbidden = forbidden is not None
+            self._failure = words.not_authorized("Write", f"topic {forbidden[1]}") if forbidden else failure
         self._send = self._refused
 
     def _refused(self, *arguments: Any, **named: Any) -> NoReturn:

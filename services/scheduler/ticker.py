@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka.errors import TopicAuthorizationFailedError
 
-from headrace.infra.bus import BusError
+from headrace.infra import words
+from headrace.infra.bus import BusError, NotAuthorized
 from headrace.infra.follow import Pipelines
 from headrace.infra.service import Wiring
 from headrace.infra.settings import Settings
@@ -119,6 +121,8 @@ class Ticker:
         )
         try:
             await asyncio.wait_for(sent, SEND_S)
+        except TopicAuthorizationFailedError as error:
+            raise NotAuthorized(words.not_authorized("Write", f"topic {topic}")) from error
         except TimeoutError as error:
             raise BusError(
                 f"no tick could be written to {topic} within {SEND_S:g} s; `headrace topics --check` looks at it"
