@@ -33,10 +33,15 @@ def release_file(
         create_topics.create_pipeline(bus, pipeline.name, count, definition.policies, settings.namespace)
     else:
         create_topics.require_pipeline(bus, pipeline.name, count, definition.policies, settings.namespace)
-    event = ReleaseAsked(
-        pipeline=pipeline.name, request=new_request("release"), by=by, definition=definition, partitions=count
-    )
     arrived = full_name("<p>.data-arrived", pipeline.name, settings.namespace)
+    event = ReleaseAsked(
+        pipeline=pipeline.name,
+        request=new_request("release"),
+        by=by,
+        definition=definition,
+        partitions=count,
+        topic_id=bus.topic_id(arrived),
+    )
     ends = {(arrived, partition): bus.offsets((arrived, partition))[1] for partition in range(count)}
     answer = ask(bus, event, event.request, settings.namespace, limit_s)
     if not isinstance(answer, PipelineReleased):

@@ -105,7 +105,12 @@ class System:
         request = f"release-{pipeline.name}-{self.bus.offsets(('operator-requests', 0))[1]}"
         self.ask(
             ReleaseAsked(
-                pipeline=pipeline.name, request=request, by=by, definition=definition, partitions=self.partitions
+                pipeline=pipeline.name,
+                request=request,
+                by=by,
+                definition=definition,
+                partitions=self.partitions,
+                topic_id=self.bus.topic_id(f"{pipeline.name}.data-arrived"),
             )
         )
         for record in answers.read_to_end():

@@ -116,12 +116,16 @@ class ReleaseDefinition(Detail):
 
 
 class ReleaseAsked(ControlEvent):
-    """A person asks to release a pipeline definition; `partitions` of its data topics as they were created."""
+    """A person asks to release a pipeline definition; `partitions` of its data topics as they were created.
+
+    `topic_id` is the broker's id of `<p>.data-arrived`: who asks has seen that the topics are there.
+    """
 
     request: str
     by: str
     definition: ReleaseDefinition
     partitions: int = 1
+    topic_id: str | None = None
 
 
 class RetireAsked(ControlEvent):

@@ -27,6 +27,9 @@ def why_not(now: PipelineReleased | None, event: ReleaseAsked, *, retired: bool)
         return refusal(event, reason, 'name="…" in the pipeline file')
     if not 1 <= event.partitions < OUTPUTS_PER_STEP:
         return refusal(event, f"{event.partitions} partitions: at least 1, at most {OUTPUTS_PER_STEP - 1}")
+    if now is None and event.topic_id is None:
+        reason = f"the request names no topic of {event.pipeline}, so nobody saw whether its topics are there"
+        return refusal(event, reason, f"headrace release pipelines/{event.pipeline}.py, which makes them and asks")
     if now is None:
         return None
     if retired:

@@ -85,7 +85,9 @@ class Plant:
         self.wait_until(self.has_leaders)
         _, uri = self.artifacts.put_source(file.read_bytes())
         definition = pipeline_files.definition(pipeline, file.read_bytes(), uri)
-        self.say("operator-requests", ReleaseAsked(pipeline="rain", request="q", by="ann", definition=definition))
+        topic_id = self.bus.topic_id(f"{self.namespace}rain.data-arrived")
+        asked = ReleaseAsked(pipeline="rain", request="q", by="ann", definition=definition, topic_id=topic_id)
+        self.say("operator-requests", asked)
         (request,) = self.wait_for("training-requests", TrainingRequested)
         self.request = request.request
         run = RunStarted(pipeline="rain", run="a", request=self.request, release=1, seed=request.seed, start_offset=0)

@@ -48,9 +48,14 @@ def definition(features=(X,), recipe="r1", source_uri="u", **policies):
     )
 
 
-def ask(request="q1", pipeline="rain", partitions=1, **changes):
+def ask(request="q1", pipeline="rain", partitions=1, topic_id="1f3a9c2e", **changes):
     return ReleaseAsked(
-        pipeline=pipeline, request=request, by="ann", partitions=partitions, definition=definition(**changes)
+        pipeline=pipeline,
+        request=request,
+        by="ann",
+        partitions=partitions,
+        definition=definition(**changes),
+        topic_id=topic_id,
     )
 
 
@@ -87,6 +92,14 @@ def test_a_release_is_told_to_pipelines_and_signed_into_every_partition():
     assert (told.topic, told.partition, told.event.release, told.event.request) == ("pipelines", 0, 1, "q1")
     assert [(m.topic, m.pipeline, m.partition) for m in marks] == [("<p>.data-arrived", "rain", i) for i in range(3)]
     assert all(m.event == told.event and is_signed(KEY, m.event) for m in marks)
+
+
+def test_a_first_release_asked_by_hand_whose_topics_nobody_saw_is_refused_and_the_same_name_released_later():
+    refused, *told = fold(ask(topic_id=None), ask("q2"), ask("q3", recipe="r2", topic_id=None))
+    assert (refused.topic, refused.event.request, refused.event.kind) == ("decisions", "q1", "ReleaseAsked")
+    assert "nobody saw whether its topics are there" in refused.event.reason
+    assert refused.event.next.startswith("headrace release pipelines/rain.py")
+    assert [e.event.release for e in told if e.topic == "pipelines"] == [1, 2]
 
 
 def test_a_changed_definition_is_the_next_release():
