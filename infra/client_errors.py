@@ -48,6 +48,11 @@ def unconnected(error: Exception, said: Iterable[BaseException], settings: Setti
     """The error of a client that did not come about; `said` is what its connections failed with."""
     from kafka.errors import SaslAuthenticationFailedError
 
+    said = [cause for cause in said if not isinstance(cause, type(error))]  # its own end is among them
+    # a broker answers and then hangs up; kafka-python may see the second before the first, at every attempt
+    hung_up = bool(said) and all("socket disconnected" in str(cause) for cause in said)
+    if hung_up and settings.security_protocol == "SASL_SSL":
+        return NotAuthenticated(words.not_authenticated(settings.who, address), "headrace doctor")
     for cause in (error, *said):
         if isinstance(cause, SaslAuthenticationFailedError):
             return NotAuthenticated(words.not_authenticated(settings.who, address), "headrace doctor")

@@ -120,7 +120,7 @@ class KafkaGroupConsumer:
         try:
             found = self._client.committed([TopicPartition(*place) for place in places], timeout=ADMIN_S)
         except KafkaException as error:
-            raise explained(error.args[0], "the group's offsets", self._bootstrap) from error
+            raise explained(error.args[0], _topics(places), self._bootstrap) from error
         for part in found:
             if part.error is not None:
                 raise explained(part.error, part.topic, self._bootstrap)
@@ -220,11 +220,13 @@ class KafkaGroupConsumer:
             self._keep(error)
 
     def _on_commit(self, error: KafkaError | None, parts: list[TopicPartition]) -> None:
-        failed = error if error is not None else next((part.error for part in parts if part.error is not None), None)
+        refused = [part for part in parts if part.error is not None]
+        failed = error if error is not None else next((part.error for part in refused), None)
         if failed is None:
             self._mirrored |= {(part.topic, part.partition): part.offset for part in parts}
         elif failed.code() not in REBALANCING | TRANSIENT:
-            self._keep(explained(failed, "the group's offsets", self._bootstrap))
+            places = [(part.topic, part.partition) for part in refused] or list(self._assigned)
+            self._keep(explained(failed, _topics(places), self._bootstrap))
 
     def _keep(self, error: BaseException) -> None:
         """What a callback raises comes out of the next call, never lost in librdkafka."""
@@ -234,6 +236,10 @@ class KafkaGroupConsumer:
         raised, self._raised = self._raised, None
         assert raised is not None
         raise raised
+
+
+def _topics(places: Sequence[Place]) -> str:
+    return ", ".join(sorted({topic for topic, _ in places}))
 
 
 def _good(messages: list[Any], bootstrap: str) -> list[Message]:

@@ -40,35 +40,40 @@ RULE = re.compile(r"resourceName=(?P<name>[^,]+), .*operation=(?P<operation>\w+)
 ADMIN = "admin-secret"
 
 
-def certificates(folder: Path) -> None:
-    """A root and the broker's certificate for 127.0.0.1, as PEM files."""
+def certificates(folder: Path, *clients: str) -> None:
+    """A root, the broker's certificate for 127.0.0.1 and one for each client's name, as PEM files."""
 
     def openssl(*arguments):
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "2")
     openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=headrace test root")
-    openssl("req", *new, "-keyout", "broker.key", "-out", "broker.csr", "-subj", "/CN=127.0.0.1")
-    (folder / "san").write_text("subjectAltName=IP:127.0.0.1\n")
-    openssl("x509", "-req", "-in", "broker.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
-            "-extfile", "san", "-out", "broker.pem")  # fmt: skip
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    for name in ("broker", *clients):
+        openssl("req", *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/O=headrace/CN={name}")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+                "-days", "2", "-extfile", "names", "-out", f"{name}.pem")  # fmt: skip
     (folder / "store.pem").write_text((folder / "broker.key").read_text() + (folder / "broker.pem").read_text())
 
 
-def broker_settings(folder: Path, plain: int, tls: int, controller: int) -> dict[str, str]:
-    """Passwords on both listeners, the second with TLS; whom no right names may do nothing."""
-    module = "org.apache.kafka.common.security"
+def broker_settings(folder: Path, plain: int, tls: int, mtls: int, controller: int) -> dict[str, str]:
+    """Passwords on two listeners, one with TLS; certificates on a third; whom no right names may do nothing."""
+    module, here = "org.apache.kafka.common.security", "://127.0.0.1"
+    listeners = f"SASL_PLAINTEXT{here}:{plain},SASL_SSL{here}:{tls},SSL{here}:{mtls}"
     settings = {
-        "listeners": f"SASL_PLAINTEXT://127.0.0.1:{plain},SASL_SSL://127.0.0.1:{tls},"
-        f"CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"SASL_PLAINTEXT://127.0.0.1:{plain},SASL_SSL://127.0.0.1:{tls}",
-        "listener.security.protocol.map": "SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
+        "listeners": f"{listeners},CONTROLLER{here}:{controller}",
+        "advertised.listeners": listeners,
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,"
+        + ",".join(f"{protocol}:{protocol}" for protocol in ("SASL_PLAINTEXT", "SASL_SSL", "SSL")),
         "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
         "inter.broker.listener.name": "SASL_PLAINTEXT",
         "sasl.mechanism.inter.broker.protocol": "PLAIN",
         "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(folder / "store.pem"),
+        "listener.name.ssl.ssl.client.auth": "required",
+        "listener.name.ssl.ssl.truststore.type": "PEM",
+        "listener.name.ssl.ssl.truststore.location": str(folder / "ca.pem"),
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "allow.everyone.if.no.acl.found": "false",
         "super.users": "User:admin;User:ANONYMOUS",  # the second is the controller's listener alone
@@ -116,7 +121,7 @@ class Secured:
     rows = staticmethod(rows)
     certificates = staticmethod(certificates)
 
-    def __init__(self, folder: Path, broker: str) -> None:
+    def __init__(self, folder: Path, broker: str, with_certificates: str) -> None:
         self.folder, self.address = folder, broker
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -141,6 +146,15 @@ class Secured:
             "HEADRACE_SASL_USERNAME": "admin",
             "HEADRACE_PRINCIPAL": "admin",
         }
+        self.by_certificate = {
+            "KAFKA_BOOTSTRAP_SERVERS": with_certificates,
+            "HEADRACE_SECURITY_PROTOCOL": "SSL",
+            "HEADRACE_SSL_CERT": str(folder / "{principal}.pem"),
+            "HEADRACE_SSL_KEY": str(folder / "{principal}.key"),
+            "HEADRACE_SASL_MECHANISM": "",
+            "HEADRACE_SASL_USERNAME": "",
+            "HEADRACE_SASL_PASSWORD_FILE": "",
+        }
         self.as_operators = {"HEADRACE_PRINCIPAL": "operators"}
         (folder / "admin.password").write_text(ADMIN)
         self.admin = KafkaAdminClient(
@@ -161,7 +175,8 @@ class Secured:
             (self.folder / f"{name}.password").write_text(secret)
 
     def run(self, *arguments, status=0, **variables) -> subprocess.CompletedProcess:
-        environ = os.environ | self.common | variables
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+        environ = outside | self.common | variables
         command = (
             [sys.executable, *arguments] if arguments[0] == "-m" else [sys.executable, "-m", "headrace", *arguments]
         )
@@ -253,10 +268,10 @@ def secured(tmp_path_factory):
     if not (shutil.which("java") and shutil.which("mvn") and shutil.which("openssl")):
         pytest.skip("needs Java 17, Maven and openssl for a genuine secured Kafka broker")
     folder = tmp_path_factory.mktemp("secured")
-    certificates(folder)
-    plain, tls, controller = (local_broker.free_port() for _ in range(3))
-    local_broker.start(folder, plain, print, broker_settings(folder, plain, tls, controller))
-    made = Secured(folder, f"127.0.0.1:{tls}")
+    certificates(folder, "users", "validator")
+    plain, tls, mtls, controller = (local_broker.free_port() for _ in range(4))
+    local_broker.start(folder, plain, print, broker_settings(folder, plain, tls, mtls, controller))
+    made = Secured(folder, f"127.0.0.1:{tls}", f"127.0.0.1:{mtls}")
     try:
         made.make_users()
         made.admin.alter_configs(
