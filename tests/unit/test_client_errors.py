@@ -1,0 +1,50 @@
+"""What kafka-python's errors mean: an unknown user, a certificate that is not trusted, a right that is missing."""
+
+import pytest
+from kafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    SaslAuthenticationFailedError,
+    TopicAuthorizationFailedError,
+)
+
+from headrace.errors import NotAuthenticated, NotAuthorized, Unreachable
+from headrace.infra.client_errors import told, unconnected
+from headrace.infra.settings import Settings
+
+END = KafkaTimeoutError("Unable to bootstrap")
+HUNG_UP = KafkaConnectionError("socket disconnected")
+SASL = {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "ann", "sasl_password": "p"}
+
+
+@pytest.mark.parametrize(
+    ("said", "security", "kind", "says"),
+    [
+        ([HUNG_UP, SaslAuthenticationFailedError("no"), END], SASL, NotAuthenticated, "does not know user ann"),
+        ([HUNG_UP, HUNG_UP, END], SASL, NotAuthenticated, "does not know user ann"),
+        ([HUNG_UP, HUNG_UP, END], {}, Unreachable, "no broker answers at k:1"),
+        ([KafkaConnectionError("refused"), HUNG_UP, END], SASL, Unreachable, "no broker answers at k:1"),
+        ([OSError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed")], SASL, NotAuthenticated, "HEADRACE_SSL_CA"),
+        ([END], SASL, Unreachable, "no broker answers at k:1"),
+    ],
+)
+def test_a_client_that_does_not_come_about_says_whose_fault_it_is(said, security, kind, says):
+    error = unconnected(END, said, Settings(**security), "k:1")
+    assert type(error) is kind
+    assert says in str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TopicAuthorizationFailedError({"rain.data-arrived"}),
+        KafkaError(f"Unexpected error in InitProducerIdResponse: {ClusterAuthorizationFailedError()}"),
+    ],
+)
+def test_a_record_that_may_not_be_written_names_the_topic_and_the_right(error):
+    found = told(error, "k:1", "rain.data-arrived")
+    assert type(found) is NotAuthorized
+    assert "Write topic rain.data-arrived" in str(found)
+    assert found.next == "headrace acls"
