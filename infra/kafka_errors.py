@@ -73,7 +73,8 @@ class Refusals:
 
     def hear(self, error: KafkaError) -> None:
         """Clients call this with every error that is no message's own."""
-        if error.code() in AUTHENTICATION:
+        # a connection that breaks in the middle of its handshake comes as AUTHENTICATION too, and passes by itself
+        if error.code() in AUTHENTICATION and "Local: " not in error.str():
             self._said = NotAuthenticated(words.not_authenticated(self._who, self._bootstrap))
         elif error.code() == KafkaError._SSL and "certificate" in error.str():  # not a broker that goes away
             self._said = NotAuthenticated(words.not_trusted(self._bootstrap, error.str()))
