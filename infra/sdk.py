@@ -126,7 +126,8 @@ class Client:
     def record_lineage(self, event: LineageRecorded) -> None:
         """Publish an OpenLineage run event (`headrace.schemas.lineage`); returns once the broker acknowledged it."""
         run = event.run_event["run"]["runId"]
-        self._acknowledged(self._send(self._full("lineage", ""), event, run.encode()))
+        topic = self._full("lineage", "")
+        self._acknowledged(self._send(topic, event, run.encode()), topic)
 
     # --- reading ------------------------------------------------------------------------------------------
 

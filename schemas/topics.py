@@ -232,7 +232,7 @@ TOPICS: dict[str, Topic] = {
         Topic(
             "lineage",
             ("LineageRecorded",),
-            ("trainer", "features"),
+            ("trainer", "features", "recorder", "users"),
             ("recorder", "users"),
             "OpenLineage run events",
             retention_s=365 * DAY_S,

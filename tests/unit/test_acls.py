@@ -32,10 +32,13 @@ def test_a_service_writes_what_its_folds_emit_and_nothing_else():
         assert may(service, "Write") == {full_name(name, p, "t-") for name in written for p in ("rain", "snow")}
 
 
+ASKED = {"t-operator-requests", "t-lineage"}
+
+
 def test_users_publish_and_ask_and_never_write_what_decides():
-    assert may("users", "Write") == {"t-rain.data-arrived", "t-snow.data-arrived", "t-operator-requests"}
+    assert may("users", "Write") == {"t-rain.data-arrived", "t-snow.data-arrived", *ASKED}
     assert not {name for name in may("users", "Read") if "snapshots" in name} - {"t-store-snapshots"}
-    assert {name for name in may("operators", "Write") if "." not in name} == {"t-operator-requests"}
+    assert {name for name in may("operators", "Write") if "." not in name} == ASKED
 
 
 def test_groups_are_prefixes_within_the_namespace_and_only_ones_own():

@@ -51,6 +51,7 @@ def test_so_far_the_broker_denied_nothing_and_each_right_was_used_or_waits_for_w
         ("evaluator", "Write", "sec-metrics"),  # for the end of a window
         ("validator", "Write", "sec-validation-results"),  # likewise
         ("recorder", "Write", "sec-store-snapshots"),  # for ten minutes to pass
+        ("recorder", "Write", "sec-lineage"),  # likewise
     }
     services = {(*right[:2], right.name) for right in unused if right.principal in SERVICES}
     assert {right for right in services if not right[2].endswith(DLQ)} <= waiting
