@@ -37,7 +37,7 @@ from headrace.infra.kafka_producer import KafkaProducer
 
 AGAIN_S = 30.0  # a line that says the same is told again after so long
 _CHANGING = re.compile(r"\[[^]]*\]|after \d+ms|\d+ identical error\(s\) suppressed|ipv4#\S+|\d+ms|/bootstrap|/\d+:")
-TURN_S = 2.0
+TURN_S, LEADER_S = 2.0, 45.0
 KNOWN_LINES = ("experimental", "SASL authentication error", "certificate verify failed")  # the first: gapless
 
 
@@ -169,8 +169,8 @@ class KafkaBus:
             time.sleep(0.02)
 
     def _offset(self, part: TopicPartition, spec: Any) -> int:
-        """The leader of a new topic may not know yet that it is: ask again until the deadline."""
-        deadline = time.monotonic() + ADMIN_S
+        """The leader of a new topic may not know yet that it is, a killed broker has to register first: ask again."""
+        deadline = time.monotonic() + LEADER_S
         while True:
             future = next(iter(self._admin().list_offsets({part: spec}, request_timeout=ADMIN_S).values()))
             try:

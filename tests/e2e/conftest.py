@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import urllib.request
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -65,6 +66,17 @@ class Stack:
         except ProcessLookupError:
             return False
         return True
+
+    def health(self) -> dict[str, str]:
+        """What each service says of itself, or why it says nothing."""
+        found = {}
+        for name, state in supervisor.states(self.home).items():
+            try:
+                with urllib.request.urlopen(str(state["health"]), timeout=5) as answer:
+                    found[name] = answer.read().decode()
+            except (OSError, KeyError) as error:
+                found[name] = f"{error!r}; {self.log(name)[-600:]}"
+        return found
 
     def log(self, service: str) -> str:
         return (self.home / "logs" / f"{service}.log").read_text(errors="replace")[-4_000:]

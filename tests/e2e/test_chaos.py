@@ -226,7 +226,7 @@ def test_whatever_is_killed_or_frozen_nothing_is_lost_or_learned_twice(own_stack
     deadline = time.monotonic() + 60
     while (behind := lag(stack)) and time.monotonic() < deadline:
         pass  # each look asks the broker
-    assert behind == {}, "a group is not at the end of its topics"
+    assert behind == {}, f"a group is not at the end of its topics; {stack.health()}"
     assert watch.went_back == []
     repeats = {topic: stack.raw_count(topic, "rain") - len(stack.records(topic, "rain")) for topic in OUTPUT.values()}
     assert sum(repeats.values()) > 0, "a run without repeats proves nothing"
