@@ -95,6 +95,10 @@ class MemoryBus:
         """Let go of the records before an offset, as retention does."""
         self._topics.log(place).forget(before)
 
+    def cut_back(self, place: Place, end: int) -> None:
+        """Lose the records from an offset on, as a broker without them does when it leads; a new epoch begins."""
+        self._topics.log(place).cut_back(end)
+
     def end_session(self, group: str, instance: str) -> None:
         """What a broker does when a member was silent for its session's length: its places go to others."""
         self._group(group).end_session(instance)
@@ -115,7 +119,7 @@ class MemoryBus:
         log = self._topics.log((topic, partition))
         stamp = (LOG_APPEND_TIME, self.clock()) if found.stamps else (CREATE_TIME, timestamp_ms or self.clock())
         encoded = [(name, text.encode() if isinstance(text, str) else text) for name, text in headers]
-        log.records.append(MemoryMessage(topic, partition, log.end, key, value, encoded, stamp))
+        log.records.append(MemoryMessage(topic, partition, log.end, key, value, encoded, stamp, log.epoch))
         self.appended += 1
 
     def read(self, place: Place, offset: int, limit: int) -> list[MemoryMessage]:

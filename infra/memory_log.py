@@ -20,7 +20,7 @@ DEFAULTS = {
 class MemoryMessage:
     """One record, with the methods of confluent-kafka's Message."""
 
-    __slots__ = ("_headers", "_key", "_offset", "_partition", "_timestamp", "_topic", "_value")
+    __slots__ = ("_epoch", "_headers", "_key", "_offset", "_partition", "_timestamp", "_topic", "_value")
 
     def __init__(
         self,
@@ -31,9 +31,11 @@ class MemoryMessage:
         value: bytes | None,
         headers: list[tuple[str, bytes]],
         timestamp: tuple[int, int],
+        epoch: int = 0,
     ) -> None:
         self._topic, self._partition, self._offset = topic, partition, offset
         self._key, self._value, self._headers, self._timestamp = key, value, headers, timestamp
+        self._epoch = epoch
 
     def topic(self) -> str:
         return self._topic
@@ -57,15 +59,16 @@ class MemoryMessage:
         return self._timestamp
 
     def leader_epoch(self) -> int | None:
-        return 0
+        return self._epoch
 
 
 @dataclass
 class Log:
-    """One partition: its records, and the offset of the first one still kept."""
+    """One partition: its records, the offset of the first one still kept, its leader's epoch."""
 
     records: list[MemoryMessage] = field(default_factory=list)
     first: int = 0
+    epoch: int = 0
 
     @property
     def end(self) -> int:
@@ -81,6 +84,11 @@ class Log:
                 f"{self.end}; nothing is skipped"
             )
         return self.records[start : start + limit]
+
+    def cut_back(self, end: int) -> None:
+        """Lose the records from an offset on; those to come have a new epoch."""
+        del self.records[max(0, end - self.first) :]
+        self.epoch += 1
 
     def forget(self, before: int) -> None:
         """Let go of the records before an offset."""

@@ -14,7 +14,8 @@ import headrace
 from headrace.infra.bus import TopicSpec
 from headrace.infra.memory_bus import MemoryBus, MemoryMessage
 from headrace.infra.records import Incoming
-from headrace.infra.runtime import FoldRunner, Worker
+from headrace.infra.runtime import FoldRunner
+from headrace.infra.worker import Worker
 from headrace.schemas.codec import encode
 from headrace.schemas.record import OUTPUTS_PER_STEP
 from headrace.schemas.topics import TOPICS, full_name, parse_name
