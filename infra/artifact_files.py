@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+CHUNK_BYTES = 1 << 20
+
+
+def files_at(url: str) -> Folder | Remote:
+    """The files at a folder's path or a URL."""
+    path = url.removeprefix("file://")
+    return Remote(url) if "://" in path else Folder(Path(path))
 
 
 class Folder:
@@ -30,6 +41,36 @@ class Folder:
                 os.unlink(temporary)
             what = f"{os.strerror(error.errno or 0)}, so the artifact is not stored; `headrace doctor` shows the disk"
             raise OSError(error.errno, what, path) from error
+
+    def adopt(self, name: str, file: Path) -> None:
+        """Move a durable file of this machine to a name: a rename where both lie on one disk."""
+        path = Path(self._root, name)
+        _make(str(path.parent))
+        try:
+            file.replace(path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+            try:
+                shutil.copyfile(file, temporary)
+                _sync(str(temporary))
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        _sync_folder(str(path.parent))
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """The bytes of a file in pieces; none where there is no such file."""
+        with contextlib.suppress(FileNotFoundError), open(f"{self._root}/{name}", "rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the files in a folder."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return os.listdir(f"{self._root}/{folder}")
+        return []
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None where there is none."""
@@ -63,6 +104,25 @@ class Remote:
         path = f"{self._root}/{name}"
         self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
         self._system.pipe_file(path, data)
+
+    def adopt(self, name: str, file: Path) -> None:
+        """Upload a file of this machine."""
+        path = f"{self._root}/{name}"
+        self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self._system.put_file(str(file), path)
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """The bytes of a file in pieces; none where there is no such file."""
+        with contextlib.suppress(FileNotFoundError), self._system.open(f"{self._root}/{name}", "rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the files in a folder."""
+        with contextlib.suppress(FileNotFoundError):
+            self._system.invalidate_cache()  # a listing that is remembered lacks what others wrote
+            return [str(path).rpartition("/")[2] for path in self._system.ls(f"{self._root}/{folder}", detail=False)]
+        return []
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None where there is none."""
@@ -104,9 +164,12 @@ def _make(folder: str) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    if os.name == "nt":  # Windows lets nobody open a folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    if os.name != "nt":  # Windows lets nobody open a folder
+        _sync(folder)
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -12,11 +12,10 @@ import re
 import sys
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 
 import msgspec
 
-from headrace.infra.artifact_files import Folder, Remote
+from headrace.infra.artifact_files import files_at
 
 URI = re.compile(r"[a-z][a-z0-9-]{0,40}/[0-9a-f]{2}/[0-9a-f]{64}-[0-9a-f]{8}")
 _FIRST_LINE = re.compile(rb'(\{[^\n]*),"hmac":"([0-9a-f]{64})"\}\n')
@@ -78,8 +77,7 @@ class Artifacts:
         self._key = key
         self.key_id = hashlib.sha256(b"headrace key id " + key).hexdigest()[:12]
         self._python, self._river = versions()
-        path = url.removeprefix("file://")
-        self._files: Folder | Remote = Remote(url) if "://" in path else Folder(Path(path))
+        self._files = files_at(url)
 
     def put(self, data: bytes, manifest: Manifest) -> str:
         """Store bytes with their manifest, durable when it returns. Returns the URI relative to the store.

@@ -12,6 +12,7 @@ import contextlib
 import os
 import pickle
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ MAP_BYTES = 256 << 20  # address space, not memory; doubled when full
 MAX_TABLES = 32
 HEAD = b"head"
 LITTLE_ROOM_BYTES = 1 << 20
+PAGE_BYTES = 4096  # of most machines; only an estimate of how full the map is
 
 
 class StateRefused(RuntimeError):
@@ -88,6 +90,7 @@ class Store:
         self.folder = folder
         self._key = key
         self._tables: dict[str, tuple[LogTable, Any]] = {}
+        self._copying = threading.Lock()  # a new map, or none, under a copy in another thread would end the process
         self._reading: Any = None  # one read transaction between two commits: half the price of one for each row
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(folder)
@@ -165,16 +168,20 @@ class Store:
         self._signature = stored[:SIGNATURE_BYTES]
         self._head = msgspec.structs.replace(head, pickled=b"")  # may be megabytes, and `load` is for the start
         self._suspect.unlink(missing_ok=True)
+        self._make_room()
 
     def copy(self, to: Path) -> None:
-        """Copy the last commit, compacted, into a folder that does not exist yet; it is whole or not there."""
+        """Copy the last commit, compacted, into a folder that does not exist yet; it is whole or not there.
+
+        From any thread: commits go on meanwhile.
+        """
         if to.exists():
             raise FileExistsError(f"{to} exists already")
         temporary = to.with_name(f"{to.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            with self._refusals(f"cannot be copied to {to}"):
+            with self._copying, self._refusals(f"cannot be copied to {to}"):
                 self._env.copy(str(temporary), compact=True)
             for path in (temporary / "data.mdb", temporary):
                 _sync(path)
@@ -186,7 +193,8 @@ class Store:
 
     def close(self) -> None:
         """Let the folder go, without a commit."""
-        self._env.close()
+        with self._copying:
+            self._env.close()
         self._suspect.unlink(missing_ok=True)
         self._lock.release()
 
@@ -253,7 +261,17 @@ class Store:
                     txn.put(HEAD, stored, db=self._db)
                 return
             except lmdb.MapFullError:
-                self._env.set_mapsize(self._env.info()["map_size"] * 2)
+                with self._copying:
+                    self._env.set_mapsize(self._env.info()["map_size"] * 2)
+
+    def _make_room(self) -> None:
+        """Double a map that is half full while nobody copies it, so that no commit has to wait for a copy's end."""
+        info = self._env.info()
+        if info["last_pgno"] * PAGE_BYTES * 2 > info["map_size"] and self._copying.acquire(blocking=False):
+            try:
+                self._env.set_mapsize(info["map_size"] * 2)
+            finally:
+                self._copying.release()
 
     @contextlib.contextmanager
     def _refusals(self, what: str) -> Iterator[None]:
