@@ -2,171 +2,27 @@
 
 A commit: (1) flush the producer, until as many records are acknowledged as were produced; (2) commit state,
 sequences and next offset in one durable transaction; (3) mirror the offset to the consumer group. After a crash
-the same outputs are made again under the same source and sequence, and readers drop them. At assignment the fold
-is silent up to the group's offset: what lies before it was flushed already.
+the same outputs are made again under the same source and sequence, and readers drop them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.infra.bus import Bus, GroupConsumer, Message, Place, Producer
 from headrace.infra.follow import Pipelines
-from headrace.infra.records import DeadLetter, Incoming, Outgoing, source_of
-from headrace.infra.store import StateForeign
-from headrace.schemas.codec import ORIGIN, header
-from headrace.schemas.record import Record
-from headrace.schemas.topics import DLQ, full_name, parse_name
+from headrace.infra.worker import OpenStore, Worker
+from headrace.schemas.topics import full_name, parse_name
 from headrace.services import Fold
+
+if TYPE_CHECKING:
+    from headrace.infra.checkpoints import Background, Checkpoints
 
 BATCH = 50  # big drains are slower: 500 live messages cost 2 µs more a record (CPU caches)
 FOLLOW_S = 0.05
-
-
-class StepFailed(RuntimeError):
-    """A step raised: the process ends before it commits; the message names the record and what to do."""
-
-
-class StateStore(Protocol):
-    """What a worker needs of a store; `infra.store.Store` keeps it on disk."""
-
-    def load(self) -> Any: ...
-    def table(self, name: str, value_type: type) -> Any: ...
-    def commit(self, offset: int, sequences: dict[str, int], fields: dict[str, Any], meta: dict[str, str]) -> None: ...
-    def close(self) -> None: ...
-
-
-OpenStore = Callable[[str, Place], StateStore | None]
-
-
-class Worker:
-    """One fold on one input partition: its state, its sequences, its next offset."""
-
-    def __init__(
-        self,
-        fold: Fold,
-        core: ModuleType,
-        place: Place,
-        *,
-        bus: Bus,
-        producer: Producer,
-        namespace: str,
-        open_store: OpenStore,
-        world: Any = None,
-    ) -> None:
-        self.fold, self.place, self.world = fold, place, world
-        self.offset = 0
-        self.loud_from = 0
-        self.dirty = False
-        self.faults = 0
-        self._core, self._step = core, core.step
-        self._tables: dict[str, type] = getattr(core, "TABLES", {})
-        self._store = open_store(fold.id, place)
-        saved = self._store.load() if self._store is not None else None
-        self.name, self.pipeline = parse_name(place[0], namespace)
-        self.topic_id = bus.topic_id(place[0])
-        if saved is not None and saved.meta["topic_id"] != self.topic_id:
-            raise StateForeign(
-                f"{place[0]} was created anew since {fold.id} saved its state; to fold the new topic from its start: "
-                f"headrace reset {fold.service}"
-            )
-        self.state: Any = self._restore(saved)
-        self._incoming = Incoming(
-            place[0], namespace, dict(saved.sequences) if saved else None, getattr(core, "DECODERS", None)
-        )
-        self._outgoing = Outgoing(
-            producer,
-            source_of(fold.service, self.pipeline, self.topic_id, place[1]),
-            namespace,
-            self.pipeline,
-            frozenset(fold.outputs),
-        )
-        self._copies: bool = getattr(core, "COPIES", False)
-        if saved is not None:
-            self.offset = saved.offset
-
-    def start(self, committed: int | None) -> int:
-        """The offset to read from; up to the group's offset `committed` the fold is silent."""
-        self.loud_from = committed or 0
-        return self.offset
-
-    def handle(self, message: Message) -> None:
-        """Fold one message: drop a repeat, step, publish. Raises StepFailed where the step raises."""
-        offset = message.offset()
-        self.offset = offset + 1
-        self.dirty = True
-        try:
-            record = self._incoming.record(message)
-        except DeadLetter as fault:
-            self.faults += 1
-            if offset >= self.loud_from:
-                self._outgoing.dead_letter(self.place[0], message, str(fault))
-            return
-        if record is None:
-            return
-        try:
-            emits = self._step(self.state, record, self.world)
-        except Exception as error:
-            raise StepFailed(
-                f"{self.fold.id} failed at {self.place[0]} partition {self.place[1]} offset {offset}: "
-                f"{type(error).__name__}: {error}. Nothing of it is committed; after a fix the service goes on there."
-            ) from error
-        if emits and offset >= self.loud_from:
-            if self._copies:
-                self._copy(record, emits)
-            else:
-                self._outgoing.publish(record, emits)
-
-    def commit(self) -> None:
-        """Make state, sequences and next offset durable, in one transaction; the producer is flushed already."""
-        if self._store is not None:
-            self._store.commit(self.offset, self._incoming.sequences, self._fields(), {"topic_id": self.topic_id})
-        self.dirty = False
-
-    def close(self) -> None:
-        """Let the state go, without a commit."""
-        if self._store is not None:
-            self._store.close()
-
-    def counts(self) -> dict[str, int]:
-        """Numbers for /metrics."""
-        own = {f"fold_{name}": count for name, count in getattr(self.state, "counts", {}).items()}
-        return {
-            "offset": self.offset,
-            "published": self._outgoing.published,
-            "repeats": self._incoming.repeats,
-            "dead_letters": self.faults,
-            **own,
-        }
-
-    def _copy(self, record: Record, emits: list[Any]) -> None:
-        origin = (
-            header(record.headers, ORIGIN, 7) or f"{record.topic}/{self.topic_id}/{record.partition}/{record.offset}"
-        )
-        for emit in emits:
-            self._outgoing.copy(record, emit, origin)
-
-    def _restore(self, saved: Any) -> Any:
-        tables = (
-            {name: self._store.table(name, value_type) for name, value_type in self._tables.items()}
-            if self._store is not None
-            else {}
-        )
-        if saved is not None:
-            return self._core.State(**saved.fields, **tables)
-        fresh = getattr(self._core, "fresh", None)
-        state = fresh(self.pipeline, self.place[1]) if fresh else self._core.State()
-        for name, table in tables.items():
-            setattr(state, name, table)
-        return state
-
-    def _fields(self) -> dict[str, Any]:
-        state = self.state
-        names = getattr(state, "__struct_fields__", None) or state.__dataclass_fields__
-        return {name: getattr(state, name) for name in names if name not in self._tables}
 
 
 class WorkerLike(Protocol):
@@ -210,6 +66,7 @@ class FoldRunner:
         world: Callable[[str], Any] | None = None,
         follow_s: float = FOLLOW_S,
         clock: Callable[[], float] = time.monotonic,
+        background: Background | None = None,
     ) -> None:
         self.group, self.workers = group, dict[Place, WorkerLike]()
         self.handled = 0
@@ -223,8 +80,11 @@ class FoldRunner:
         self._consumer: GroupConsumer = bus.group_consumer(
             f"{namespace}headrace-{group}", f"{instance}-{group}", self._on_assign, self._on_revoke, self._on_lost
         )
+        self._new: dict[Place, Worker] = {}  # no message came since the assignment
+        self._background = background
+        self._drain_to: dict[Place, int] = {}
         self._uncommitted = 0
-        self._next_follow = self._clock()
+        self._next_follow = self._assigned_at = self._clock()
         self._next_commit = self._next_follow + commit_s
 
     def tick(self, timeout_s: float = 0.0) -> int:
@@ -237,6 +97,8 @@ class FoldRunner:
             time.sleep(min(timeout_s, FOLLOW_S))
             return 0
         messages = self._consumer.poll(self._batch, timeout_s)
+        if self._new and messages:
+            messages = self._first(messages)
         if messages:
             workers = self.workers
             if self._world is not None:
@@ -276,6 +138,20 @@ class FoldRunner:
             for worker in dirty:
                 worker.commit()
         self._consumer.commit({worker.place: worker.offset for worker in self.workers.values()})
+        if dirty and self._background is not None:
+            self._background.take([worker.checkpoint for worker in _folds(self.workers)])
+
+    def drained(self, settled_s: float) -> bool:
+        """Whether every place was folded to where its log ended when it was first asked for.
+
+        Places that another member has count as drained when the assignment stood still for `settled_s`.
+        """
+        for place in self.workers.keys() - self._drain_to.keys():
+            self._drain_to[place] = self._bus.offsets(place)[1]
+        if any(worker.offset < self._drain_to[place] for place, worker in self.workers.items()):
+            return False
+        expected = {(topic, n) for topic in self._topics for n in range(self._bus.partitions(topic) or 0)}
+        return self.workers.keys() >= expected or self._clock() > self._assigned_at + settled_s
 
     def seek(self, place: Place, offset: int) -> None:
         """Read an assigned place on from another offset."""
@@ -283,7 +159,7 @@ class FoldRunner:
 
     def close(self) -> None:
         """Clean stop: commit, leave, let go."""
-        self.commit()
+        self._leave(list(self.workers))
         self._consumer.close()
         self._producer.close()
         for worker in self.workers.values():
@@ -308,7 +184,21 @@ class FoldRunner:
                 self._topics = topics
                 self._consumer.subscribe(topics)
 
+    def _first(self, messages: list[Message]) -> list[Message]:
+        """Without those that were folded before; each is compared with what was folded."""
+        taken = []
+        for message in messages:
+            place = (message.topic(), message.partition())
+            new = self._new.get(place)
+            if new is not None:
+                if not new.first(message):
+                    continue
+                del self._new[place]
+            taken.append(message)
+        return taken
+
     def _on_assign(self, places: list[Place]) -> dict[Place, int]:
+        self._assigned_at = self._clock()
         committed = self._consumer.committed(places)
         starts = {}
         for place in places:
@@ -317,15 +207,25 @@ class FoldRunner:
                 worker.world = self._world(worker.pipeline)
             self.workers[place] = worker
             starts[place] = worker.start(committed.get(place))
+            if isinstance(worker, Worker):
+                self._new[place] = worker
         return starts
 
     def _on_revoke(self, places: list[Place]) -> None:
-        self.commit()
+        self._leave(places)
         self._on_lost(places)
+
+    def _leave(self, places: list[Place]) -> None:
+        self.commit()
+        if self._background is not None:
+            self._background.wait()
+        for worker in _folds({place: self.workers[place] for place in places if place in self.workers}):
+            worker.leave()
 
     def _on_lost(self, places: list[Place]) -> None:
         for place in places:
             worker = self.workers.pop(place, None)
+            self._new.pop(place, None)
             if worker is not None:
                 worker.close()
 
@@ -339,6 +239,7 @@ def fold_runner(
     instance: str,
     open_store: OpenStore,
     world: Callable[[str], Any] | Any = None,
+    checkpoints: Checkpoints | None = None,
     **timing: Any,
 ) -> FoldRunner:
     """A runner of one core over the input topics of its folds (the sequencer has many, all others one)."""
@@ -356,6 +257,7 @@ def fold_runner(
             namespace=namespace,
             open_store=open_store,
             world=world_of(pipeline),
+            checkpoints=checkpoints,
         )
 
     return FoldRunner(
@@ -363,4 +265,6 @@ def fold_runner(
     )
 
 
-__all__ = ["DLQ", "FoldRunner", "OpenStore", "StepFailed", "Worker", "WorkerLike", "fold_runner"]
+def _folds(workers: Mapping[Place, WorkerLike]) -> list[Worker]:
+    """Those whose state is a fold's store; a training run's is its newest snapshot."""
+    return [worker for worker in workers.values() if isinstance(worker, Worker)]

@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     commit_s: float = Field(5.0, ge=0)  # as Kafka's own consumers; a commit waits for the disk and holds rows up
     record_s: float = Field(1.0, ge=0)  # how old the rows in DuckDB may be
     commit_records: int = Field(20_000, ge=1)
+    checkpoint_s: float = Field(600, gt=0)
     linger_ms: float = Field(10, ge=0)
     session_timeout_s: float = Field(45, ge=1)
     log_format: Literal["auto", "pretty", "json"] = "auto"

@@ -20,9 +20,9 @@ from headrace.infra.artifacts import Artifacts
 from headrace.infra.bus import BusError
 from headrace.infra.follow import Follower
 from headrace.infra.memory_bus import MemoryBus
-from headrace.infra.runtime import OpenStore
 from headrace.infra.service import Tickable, Wiring
 from headrace.infra.settings import Settings
+from headrace.infra.worker import OpenStore
 from headrace.pipeline import Pipeline
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
 from headrace.schemas.control import ControlEvent, PipelineReleased, ReleaseAsked, ReleaseDefinition, RequestRefused

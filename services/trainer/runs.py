@@ -16,9 +16,9 @@ from headrace.infra.bus import Message, Place, Producer
 from headrace.infra.follow import Pipelines
 from headrace.infra.pipeline_files import load_stored
 from headrace.infra.records import DeadLetter, Incoming, Outgoing, source_of
-from headrace.infra.runtime import StepFailed
 from headrace.infra.service import Wiring
 from headrace.infra.store import StateForeign
+from headrace.infra.worker import StepFailed
 from headrace.schemas.control import SnapshotTaken, TrainingFailed
 from headrace.schemas.policies import Policies
 from headrace.schemas.record import SEQUENCES_PER_OFFSET, Emit, Record

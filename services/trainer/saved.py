@@ -6,8 +6,8 @@ from collections.abc import Collection, MutableMapping
 from dataclasses import dataclass
 
 from headrace.infra.artifacts import Artifacts
-from headrace.infra.runtime import StateStore
 from headrace.infra.store import StateForeign
+from headrace.infra.worker import StateStore
 from headrace.services.trainer.snapshots import Base
 from headrace.services.trainer.thinning import Revision, superfluous
 

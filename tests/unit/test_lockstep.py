@@ -11,10 +11,10 @@ from headrace.infra import create_topics, pipeline_files
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.follow import Follower
 from headrace.infra.memory_bus import MemoryBus
-from headrace.infra.runtime import StepFailed
 from headrace.infra.service import Wiring
 from headrace.infra.settings import Settings
 from headrace.infra.store import StateForeign, Store
+from headrace.infra.worker import StepFailed
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
 from headrace.schemas.control import (
     ModelUpdated,

@@ -7,8 +7,9 @@ import pytest
 from headrace.infra.bus import TopicSpec
 from headrace.infra.memory_bus import MemoryBus
 from headrace.infra.records import Incoming
-from headrace.infra.runtime import StepFailed, fold_runner
+from headrace.infra.runtime import fold_runner
 from headrace.infra.store import StateForeign, Store
+from headrace.infra.worker import StepFailed
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
 from headrace.schemas.stream import ExampleLabelled, LabelArrived, PredictionMade
 from headrace.services import folds_of

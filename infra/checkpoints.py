@@ -1,0 +1,235 @@
+"""Durable copies of folds' state in the artifact store, for who lost theirs or takes a partition over.
+
+A checkpoint is two files: the compact copy (`.mdb`) and, written after it, a manifest (`.json`) with the copy's
+sha256, signed. So it is there as a whole or not at all. Nothing of a copy is read before the signature and every
+byte are checked; one that fails is passed over for the one before it. The newest two of each place are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import lmdb
+import msgspec
+import structlog
+
+from headrace.infra.artifact_files import files_at
+from headrace.infra.bus import Place
+from headrace.infra.continuity import CLEAN
+from headrace.infra.state_rows import RowDamaged, unpack_head
+from headrace.infra.store import HEAD, StateRefused
+from headrace.infra.worker import StateStore
+
+ROOT = "checkpoints"
+KEPT = 2
+_SIGNED = re.compile(rb'(\{.*),"hmac":"([0-9a-f]{64})"\}\n', re.DOTALL)
+
+FolderOf = Callable[[str, Place], Path]
+
+
+class CheckpointRefused(Exception):
+    """A checkpoint is torn, was changed, or has another key's signature."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """What a copy is: `offset` is the fold's next one in the topic of this id; `clean` if nothing was told after it."""
+
+    fold: str
+    topic: str
+    partition: int
+    topic_id: str
+    offset: int
+    clean: bool
+    release: str
+    headrace: str
+    python: str
+    river: str
+    taken_at: str
+    size_bytes: int
+    sha256: str
+    key_id: str
+
+    @property
+    def name(self) -> str:
+        """The name of its files, without their ends: the same state has the same name."""
+        return f"{_folder(self.fold, (self.topic, self.partition))}/{self.offset:020d}-{self.sha256[:16]}"
+
+
+class Checkpoints:
+    """The checkpoints in the artifact store at `url`. `folder_of` says where the store of a fold and place lies."""
+
+    def __init__(self, url: str, key: bytes, folder_of: FolderOf) -> None:
+        self._key, self._files, self._folder_of = key, files_at(url), folder_of
+        self._key_id = hashlib.sha256(b"headrace key id " + key).hexdigest()[:12]
+        self._log = structlog.get_logger()
+
+    def save(self, store: StateStore, fold: str, place: Place) -> tuple[int, bool] | None:
+        """Copy the store's last commit; its offset and cleanness. None, and a line in the log, where that fails."""
+        try:
+            saved = self._save(store, fold, place)
+        except (OSError, StateRefused, lmdb.Error, RowDamaged, ValueError) as error:
+            self._log.warning("checkpoint failed", fold=fold, topic=place[0], partition=place[1], reason=str(error))
+            return None
+        return saved.offset, saved.clean
+
+    def newest(self, fold: str, place: Place, topic_id: str) -> Checkpoint | None:
+        """The newest checkpoint with an authentic manifest: of this topic's id, else of the topic before it."""
+        return next(iter(self._all(fold, place, topic_id)), None)
+
+    def restore(self, fold: str, place: Place, topic_id: str) -> Checkpoint | None:
+        """Put the newest good checkpoint in the place of the local state, which nobody has open; None without one."""
+        folder = self._folder_of(fold, place)
+        for found in self._all(fold, place, topic_id):
+            try:
+                self._fetch(found, folder)
+            except CheckpointRefused as refusal:
+                self._log.warning("checkpoint refused", fold=fold, topic=place[0], reason=str(refusal))
+                continue
+            self._log.info("checkpoint restored", fold=fold, topic=place[0], partition=place[1], offset=found.offset)
+            return found
+        return None
+
+    def forget(self, fold: str, place: Place) -> int:
+        """Delete every checkpoint of a place; how many."""
+        names = sorted(self._names(fold, place))  # .json before .mdb: what is half deleted is not there
+        for name in names:
+            self._files.delete(name)
+        return sum(name.endswith(".json") for name in names)
+
+    def _save(self, store: StateStore, fold: str, place: Place) -> Checkpoint:
+        copy = store.folder.with_name(store.folder.name + ".copy")
+        shutil.rmtree(copy, ignore_errors=True)  # of a process that was killed
+        try:
+            store.copy(copy)
+            made = self._describe(copy)
+            self._files.adopt(made.name + ".mdb", copy / "data.mdb")
+        finally:
+            shutil.rmtree(copy, ignore_errors=True)
+        self._files.write(made.name + ".json", self._signed(made))
+        self._thin(made)
+        return made
+
+    def _describe(self, copy: Path) -> Checkpoint:
+        """The manifest of a copy, from its own head."""
+        with lmdb.open(str(copy), readonly=True, lock=False, max_dbs=1) as env:
+            db = env.open_db(HEAD)
+            with env.begin(db=db) as txn:
+                head = unpack_head(self._key, txn.get(HEAD, b""))
+        digest, size = hashlib.sha256(), 0
+        with (copy / "data.mdb").open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+                size += len(chunk)
+        meta = head.meta
+        return Checkpoint(
+            **{name: meta[name] for name in ("fold", "topic", "topic_id", "headrace", "python", "river")},
+            partition=int(meta["partition"]),
+            release=meta.get("release", ""),
+            offset=head.offset,
+            clean=meta["clean"] == CLEAN,
+            taken_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            size_bytes=size,
+            sha256=digest.hexdigest(),
+            key_id=self._key_id,
+        )
+
+    def _fetch(self, wanted: Checkpoint, folder: Path) -> None:
+        """Make a checked copy durable as the state in a folder; what is there stays until it is whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        new, digest = folder / "data.mdb.new", hashlib.sha256()
+        with contextlib.ExitStack() as ends:
+            ends.callback(new.unlink, missing_ok=True)
+            with new.open("wb") as file:
+                for chunk in self._files.chunks(wanted.name + ".mdb"):
+                    digest.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            if digest.hexdigest() != wanted.sha256:
+                raise CheckpointRefused(f"{wanted.name}.mdb is not what was signed")
+            (folder / "lock.mdb").unlink(missing_ok=True)
+            new.replace(folder / "data.mdb")
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _all(self, fold: str, place: Place, topic_id: str) -> list[Checkpoint]:
+        """Those with an authentic manifest; this topic's before others', newest first."""
+        found = []
+        for name in self._names(fold, place):
+            if name.endswith(".json"):
+                try:
+                    found.append(self._read(name, fold, place))
+                except CheckpointRefused as refusal:
+                    self._log.warning("checkpoint refused", fold=fold, topic=place[0], reason=str(refusal))
+        return sorted(found, key=lambda one: (one.topic_id == topic_id, one.offset, one.clean), reverse=True)
+
+    def _read(self, name: str, fold: str, place: Place) -> Checkpoint:
+        signed = _SIGNED.fullmatch(self._files.read(name) or b"")
+        if signed is None:
+            raise CheckpointRefused(f"{name} is torn")
+        body = signed[1] + b"}"
+        if not hmac.compare_digest(self._hmac(body), signed[2].decode()):
+            raise CheckpointRefused(f"{name} is not what was signed with this HEADRACE_ARTIFACT_KEY")
+        try:
+            found = msgspec.json.decode(body, type=Checkpoint)
+        except msgspec.DecodeError as error:
+            raise CheckpointRefused(f"{name} was written by another version ({error})") from None
+        if (found.fold, found.topic, found.partition) != (fold, *place) or f"{found.name}.json" != name:
+            raise CheckpointRefused(f"{name} is the manifest of {found.name}")
+        return found
+
+    def _thin(self, made: Checkpoint) -> None:
+        place = (made.topic, made.partition)
+        kept = [one.name for one in self._all(made.fold, place, made.topic_id) if one.topic_id == made.topic_id][:KEPT]
+        for name in sorted(self._names(made.fold, place)):
+            if name.rpartition(".")[0] not in kept:
+                self._files.delete(name)
+
+    def _names(self, fold: str, place: Place) -> Iterator[str]:
+        folder = _folder(fold, place)
+        return (f"{folder}/{name}" for name in self._files.names(folder) if name.endswith((".json", ".mdb")))
+
+    def _signed(self, made: Checkpoint) -> bytes:
+        body = msgspec.json.encode(made)
+        return b'%b,"hmac":"%b"}\n' % (body[:-1], self._hmac(body).encode())
+
+    def _hmac(self, body: bytes) -> str:
+        return hmac.digest(self._key, b"headrace-checkpoint-1 " + body, "sha256").hex()
+
+
+class Background:
+    """Takes checkpoints beside the loop, every so often, in one thread at a time."""
+
+    def __init__(self, every_s: float, clock: Callable[[], float]) -> None:
+        self._every_s, self._clock = every_s, clock
+        self._due = clock() + every_s
+        self._thread: threading.Thread | None = None
+
+    def take(self, each: list[Callable[[], None]]) -> None:
+        """Begin one of each if that is due and the ones before are done."""
+        if self._clock() < self._due or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._due = self._clock() + self._every_s
+        self._thread = threading.Thread(target=lambda: [one() for one in each], name="checkpoints", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until those under way are done."""
+        if self._thread is not None:
+            self._thread.join()
+
+
+def _folder(fold: str, place: Place) -> str:
+    return f"{ROOT}/{fold}/{place[0]}-{place[1]}"
