@@ -6,21 +6,28 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.bus import Bus, Place
-from headrace.infra.runtime import FoldRunner, OpenStore, fold_runner
+from headrace.infra.runtime import FoldRunner, fold_runner
 from headrace.infra.settings import Settings
+from headrace.infra.worker import OpenStore
 from headrace.services import folds_of
+
+if TYPE_CHECKING:
+    from headrace.infra.checkpoints import Checkpoints
 
 # How long the first part waits when none had work (a record ends the wait); the others are asked in between. It grows
 # while nothing happens, which takes idle services from 1 % of a core each to a third of that.
 IDLE_S, LONGEST_IDLE_S = 0.02, 0.2
 REFUSED, FAILED = 3, 1
+DRAIN = "--drain"  # fold what is there, leave the state cleanly, end: what the next version needs to take it up
 
 
 class Tickable(Protocol):
@@ -35,8 +42,8 @@ class Tickable(Protocol):
 class Wiring:
     """What the parts of a service are made with. The in-process system makes them with a bus and stores of its own.
 
-    `timing` are the runner's settings (`commit_s`, `commit_records`, `batch`, `follow_s`); `inline_jobs` runs gate
-    jobs in this process instead of a child.
+    Without `checkpoints` state is kept on this disk only. `timing` are the runner's settings (`commit_s`,
+    `commit_records`, `batch`, `follow_s`); `inline_jobs` runs gate jobs in this process instead of a child.
     """
 
     settings: Settings
@@ -47,6 +54,7 @@ class Wiring:
     timing: dict[str, Any] = field(default_factory=dict)
     inline_jobs: bool = False
     clock_ms: Callable[[], int] | None = None
+    checkpoints: Checkpoints | None = None
 
     @property
     def namespace(self) -> str:
@@ -57,6 +65,11 @@ class Wiring:
         """The runner of one fold of a service; `core` is the fold's module."""
         name = core.__name__.rpartition(".")[2]
         folds = [fold for fold in folds_of(service) if fold.name == name]
+        background = None
+        if self.checkpoints is not None:
+            from headrace.infra.checkpoints import Background
+
+            background = Background(self.settings.checkpoint_s, self.timing.get("clock", time.monotonic))
         return fold_runner(
             folds,
             core,
@@ -65,6 +78,8 @@ class Wiring:
             instance=self.settings.instance,
             open_store=self.open_store,
             world=world,
+            checkpoints=self.checkpoints,
+            background=background,
             **self.timing,
         )
 
@@ -85,17 +100,21 @@ class Stop:
 
 
 def run_service(name: str, build: Build) -> None:
-    """Run a service until SIGTERM: the body of every `__main__.py`. Exits 3 on a refusal, 1 on a failure."""
+    """Run a service until SIGTERM: the body of every `__main__.py`. Exits 3 on a refusal, 1 on a failure.
+
+    With `--drain` among the program's arguments it ends by itself, its state left cleanly, once every record is
+    folded that was there when it began.
+    """
     import structlog
 
     from headrace.infra.artifacts import ArtifactRefused
     from headrace.infra.bus import BusError
     from headrace.infra.health import HealthServer
     from headrace.infra.logs import configure_logs
-    from headrace.infra.runtime import StepFailed
     from headrace.infra.settings import SettingsError
     from headrace.infra.store import StateRefused
     from headrace.infra.supervisor import write_run_file
+    from headrace.infra.worker import StepFailed
 
     stop = Stop()
     configure_logs()
@@ -111,7 +130,10 @@ def run_service(name: str, build: Build) -> None:
         write_run_file(settings.home, name, {"pid": os.getpid(), "health": health.url})
         log.info("started", health=health.url, bootstrap_servers=settings.bootstrap_servers)
         tidy_memory()
-        loop(parts, stop, health.beat)
+        if DRAIN in sys.argv[1:]:
+            drain(parts, stop, health.beat, settings.session_timeout_s)
+        else:
+            loop(parts, stop, health.beat)
         for part in parts:
             part.close()
         health.close()
@@ -138,8 +160,22 @@ def loop(parts: Sequence[Tickable], stop: Stop, beat: Callable[[], None]) -> Non
         beat()
 
 
+def drain(parts: Sequence[Tickable], stop: Stop, beat: Callable[[], None], settled_s: float) -> None:
+    """Tick every part until all folds among them have folded what there was. Parts that are no fold need no drain."""
+    # one that wraps a runner keeps it to itself: the trainer's runs leave with a last snapshot at any offset
+    folds = [part for part in parts if isinstance(part, FoldRunner)]
+    while not stop.asked:
+        done = sum([part.tick(0.0) for part in parts])
+        beat()
+        if not done:
+            if all(fold.drained(settled_s) for fold in folds):
+                return
+            parts[0].tick(IDLE_S)
+
+
 def live_wiring(settings: Settings, service: str) -> Wiring:
     """The wiring of a process of its own: Kafka, LMDB, the artifact store."""
+    from headrace.infra.checkpoints import Checkpoints
     from headrace.infra.kafka_bus import KafkaBus
     from headrace.infra.store import Store, lock_folder
 
@@ -148,8 +184,11 @@ def live_wiring(settings: Settings, service: str) -> Wiring:
     folder.mkdir(parents=True, exist_ok=True)
     lock_folder(folder)
 
+    def folder_of(fold: str, place: Place) -> Path:
+        return folder / fold / f"{place[0]}-{place[1]}"
+
     def open_store(fold: str, place: Place) -> Store:
-        return Store.open(folder / fold / f"{place[0]}-{place[1]}", key)
+        return Store.open(folder_of(fold, place), key)
 
     bus = KafkaBus(
         settings.bootstrap_servers,
@@ -165,6 +204,7 @@ def live_wiring(settings: Settings, service: str) -> Wiring:
         key,
         open_store,
         timing={"commit_s": settings.commit_s, "commit_records": settings.commit_records},
+        checkpoints=Checkpoints(settings.artifact_url, key, folder_of),
     )
 
 

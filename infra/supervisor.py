@@ -4,6 +4,7 @@ On Linux light services are forked from a parent that never imports River, those
 that did: the imported code is shared memory, and a restart takes no import time. Kafka clients and LMDB open after
 the fork (one made before it is dead in the child, without an error). Elsewhere each service is a fresh interpreter.
 Exit status 3 of a service is a refusal, which no restart cures: it stays down and `headrace status` shows why.
+With `--drain` each service folds what is there and ends; when all have, so does the supervisor.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from types import FrameType
 
 from headrace.services import FOLDS, SERVICES
 
-REFUSED = 3
+REFUSED, DRAIN = 3, "--drain"
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.05, 15.0, 5.0
 STOP_S = 10.0
 WITH_RIVER = tuple(s for s in SERVICES if any(f.service == s and f.needs_river for f in FOLDS))
@@ -42,6 +43,7 @@ class Child:
     pause_s: float = FIRST_PAUSE_S
     due: float = 0.0
     refused: bool = False
+    done: bool = False
 
 
 class Supervisor:
@@ -53,6 +55,7 @@ class Supervisor:
         self._groups = spawn or {}
         self._noted: dict[str, dict[str, object]] = {}
         self._stopping = False
+        self._drains = DRAIN in sys.argv[1:]
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
 
@@ -64,13 +67,14 @@ class Supervisor:
 
     def run(self) -> None:
         """Start everything and supervise until asked to stop."""
-        while not self._stopping:
+        while not self._stopping and not all(child.done for child in self._children.values()):
             now = time.monotonic()
             for child in self._children.values():
-                if not child.pid and not child.refused and now >= child.due:
+                if not child.pid and not child.refused and not child.done and now >= child.due:
                     child.pid, child.started = self._start(child.name), now
             self._note()
             self._reap(0.2)
+        self._note()
         self._end()
 
     def _start(self, name: str) -> int:
@@ -102,6 +106,7 @@ class Supervisor:
                 child.pid, child.due = 0, now + child.pause_s
                 child.pause_s = min(child.pause_s * 2, LONGEST_PAUSE_S)
                 child.refused = code == REFUSED
+                child.done = self._drains and code in (0, REFUSED)
                 child.restarts += 1
 
     def _note(self) -> None:
@@ -139,7 +144,10 @@ def start_service(home: Path, name: str) -> int:
     if sys.platform != "linux":
         with log.open("ab") as out:
             return subprocess.Popen(
-                [sys.executable, "-m", f"headrace.services.{name}"], stdout=out, stderr=out, stdin=subprocess.DEVNULL
+                [sys.executable, "-m", f"headrace.services.{name}", *_drain_too()],
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
             ).pid
     pid = os.fork()
     if pid:
@@ -189,6 +197,11 @@ def _share(services: tuple[str, ...]) -> None:
     gc.freeze()
 
 
+def _drain_too() -> list[str]:
+    """What a forked service sees among this process's own arguments."""
+    return [DRAIN] if DRAIN in sys.argv[1:] else []
+
+
 def _redirect(log: Path) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(descriptor, 1)
@@ -235,7 +248,7 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def up(home: Path, services: tuple[str, ...] = tuple(SERVICES)) -> int:
+def up(home: Path, services: tuple[str, ...] = tuple(SERVICES), *, drain: bool = False) -> int:
     """Start the supervisor in a session of its own, unless one runs; return its process id."""
     noted = read_run_file(home, "supervisor")
     if noted and is_alive(int(str(noted["pid"]))):
@@ -245,7 +258,7 @@ def up(home: Path, services: tuple[str, ...] = tuple(SERVICES)) -> int:
         old.unlink()
     with (home / "logs" / "supervisor.log").open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.infra.supervisor", str(home), *services],
+            [sys.executable, "-m", "headrace.infra.supervisor", str(home), *services, *([DRAIN] if drain else [])],
             stdout=out,
             stderr=out,
             stdin=subprocess.DEVNULL,
@@ -296,8 +309,9 @@ def wait_ready(home: Path, services: tuple[str, ...], limit_s: float = 60.0) -> 
 
 
 def main() -> None:
-    """The supervisor process: `python -m headrace.infra.supervisor HOME SERVICE…`."""
-    home, services = Path(sys.argv[1]), tuple(sys.argv[2:]) or tuple(SERVICES)
+    """The supervisor process: `python -m headrace.infra.supervisor HOME SERVICE… [--drain]`."""
+    home = Path(sys.argv[1])
+    services = tuple(name for name in sys.argv[2:] if name != DRAIN) or tuple(SERVICES)
     if sys.platform != "linux":
         Supervisor(home, services).run()
         return
