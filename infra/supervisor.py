@@ -28,6 +28,7 @@ REFUSED, DRAIN = 3, "--drain"
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.05, 15.0, 5.0
 STOP_S = 10.0
 WITH_RIVER = tuple(s for s in SERVICES if any(f.service == s and f.needs_river for f in FOLDS))
+WITH_STATE = tuple(s for s in SERVICES if any(f.service == s for f in FOLDS))
 WITH_LIBRARIES_OF_THEIR_OWN = ("recorder", "scheduler")
 LIGHT = tuple(s for s in SERVICES if s not in WITH_RIVER)
 
@@ -248,10 +249,19 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def is_running(home: Path) -> bool:
+    """Whether the supervisor of this folder lives."""
+    noted = read_run_file(home, "supervisor")
+    with contextlib.suppress(ChildProcessError):
+        if noted:
+            os.waitpid(int(str(noted["pid"])), os.WNOHANG)  # where it is this process's child
+    return noted is not None and is_alive(int(str(noted["pid"])))
+
+
 def up(home: Path, services: tuple[str, ...] = tuple(SERVICES), *, drain: bool = False) -> int:
     """Start the supervisor in a session of its own, unless one runs; return its process id."""
     noted = read_run_file(home, "supervisor")
-    if noted and is_alive(int(str(noted["pid"]))):
+    if noted and is_running(home):
         return int(str(noted["pid"]))
     (home / "logs").mkdir(parents=True, exist_ok=True)
     for old in (home / "run").glob("*.json") if (home / "run").exists() else ():
@@ -271,7 +281,7 @@ def up(home: Path, services: tuple[str, ...] = tuple(SERVICES), *, drain: bool =
 def down(home: Path, limit_s: float = STOP_S + 5) -> bool:
     """Stop the supervisor and with it every service; False where none ran. Raises TimeoutError past the limit."""
     noted = read_run_file(home, "supervisor")
-    if not noted or not is_alive(int(str(noted["pid"]))):
+    if not noted or not is_running(home):
         return False
     pid = int(str(noted["pid"]))
     os.kill(pid, signal.SIGTERM)

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli import models, releases, stack, start, streams, topics
+from headrace.cli import models, releases, resetting, stack, start, streams, topics
 from headrace.cli.app import app as app
 
-GROUPS = (start, releases, streams, models, stack, topics)
+GROUPS = (start, releases, streams, models, stack, resetting, topics)
 
 
 def _print_version(asked: bool) -> None:

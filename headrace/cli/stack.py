@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,13 +25,16 @@ def up(
     timeout_s: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="How long services may take.")
     ] = 60.0,
+    drain: Annotated[
+        bool, typer.Option("--drain", help="Fold what is in the log, leave the state cleanly, stop: before an upgrade.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Start a broker (unless one is named), make the shared topics, and start every service in the background.
 
     The broker: KAFKA_BOOTSTRAP_SERVERS, else Docker, else Kafka's own jars. State and logs go to .headrace/.
     """
-    from headrace.cli.starting import wait_for_services
+    from headrace.cli.starting import wait_for_drain, wait_for_services
     from headrace.infra import supervisor
     from headrace.infra.local_broker import ensure_broker
     from headrace.infra.subscription import listens
@@ -43,6 +45,16 @@ def up(
     named = {BROKER: settings.bootstrap_servers} if "bootstrap_servers" in settings.model_fields_set else {}
     is_there = None if settings.security_protocol == "PLAINTEXT" else listens
     os.environ[BROKER] = address = ensure_broker(settings.home, output.note, named, is_there)
+    if drain:
+        if supervisor.is_running(settings.home):
+            raise Refused("services of this folder run", "headrace down leaves their state cleanly too")
+        supervisor.up(settings.home, supervisor.WITH_STATE, drain=True)
+        wait_for_drain(settings.home, supervisor.WITH_STATE, timeout_s)
+        if as_json:
+            output.print_json({"broker": address, "drained": supervisor.WITH_STATE})
+        else:
+            output.say("Every fold is at the end of its log and its state was left cleanly. Next: headrace up")
+        return
     prepare_topics()
     supervisor.up(settings.home)
     wait_for_services(settings.home, tuple(SERVICES), timeout_s)
@@ -124,33 +136,6 @@ def doctor(as_json: Json = False) -> None:
         output.print_json([result._asdict() for result in results])
     if any(result.level == "fail" for result in results):
         raise typer.Exit(FAILED)
-
-
-@command(RUNNING, "headrace reset recorder")
-def reset(
-    what: Annotated[str, typer.Argument(metavar="SERVICE|FOLDER", help="A service, or a folder that it named.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Forget local state, so that a service folds it again from the log at its next start. Nothing in the log changes.
-
-    For state that a service refuses: written with another key, by another version, or for a topic that was recreated.
-    """
-    from headrace.cli.starting import state_folders
-    from headrace.infra import supervisor
-
-    settings = connect.settings()
-    if any(state["alive"] for state in supervisor.states(settings.home).values()):
-        raise Refused("services of this folder run; their state cannot be taken away under them", "headrace down")
-    folders = state_folders(settings, what)
-    if not yes:
-        typer.confirm(f"Forget the state in {', '.join(map(str, folders))}?", abort=True, err=True)
-    for folder in folders:
-        shutil.rmtree(folder)
-    if as_json:
-        output.print_json({"forgotten": folders})
-    else:
-        output.say(f"Forgot {', '.join(str(shown(folder)) for folder in folders)}. Next: headrace up")
 
 
 def with_key() -> Settings:

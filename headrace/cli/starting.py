@@ -58,17 +58,34 @@ def last_words(home: Path, service: str) -> tuple[str, Path]:
     return "it is still starting", shown
 
 
-def state_folders(settings: Settings, what: str) -> list[Path]:
-    """The folders with the state of a service, or the one named. Raises Missing, and Refused for a folder elsewhere."""
-    root = settings.state_dir / settings.instance
+def state_folder(settings: Settings, what: str) -> Path:
+    """The folder with the state of a service, or the one named. Raises Missing, and Refused for a folder elsewhere."""
     if what in SERVICES:
         # the recorder's state stands beside its rows, in the store's own file
-        found = [settings.store_path.parent] if what == "recorder" else [root / what]
+        found = settings.store_path.parent if what == "recorder" else settings.state_dir / settings.instance / what
     else:
-        found = [Path(what).expanduser().absolute()]
-        if settings.state_dir not in found[0].parents:
-            raise Refused(f"{found[0]} is not in {settings.state_dir}, where services keep their state")
-    missing = [folder for folder in found if not folder.is_dir()]
-    if missing:
-        raise Missing(f"there is no state in {missing[0]}", "headrace status")
+        found = Path(what).expanduser().absolute()
+        if settings.state_dir not in found.parents:
+            raise Refused(f"{found} is not in {settings.state_dir}, where services keep their state")
+    if not found.is_dir():
+        raise Missing(f"there is no state in {found}", "headrace status")
     return found
+
+
+def wait_for_drain(home: Path, services: tuple[str, ...], timeout_s: float) -> None:
+    """Wait until every service has folded what there was and ended. Raises HeadraceError with the reason."""
+    from headrace.infra import supervisor
+
+    deadline = time.monotonic() + timeout_s
+    while supervisor.is_running(home):
+        if time.monotonic() > deadline:
+            alive = [name for name, state in supervisor.states(home).items() if state["alive"]]
+            raise HeadraceError(
+                f"{', '.join(alive)} did not come to the end of the log within {timeout_s:g} s",
+                "it goes on in the background: headrace status; or headrace down, then with a larger --timeout",
+            )
+        time.sleep(0.1)
+    for name in services:
+        if supervisor.states(home)[name].get("refused"):
+            reason, log = last_words(home, name)
+            raise Refused(f"{name} refused to start: {reason}", f"{log} says more")

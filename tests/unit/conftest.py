@@ -33,7 +33,7 @@ class JoinerProcess:
         self.runner = None
 
     def folder_of(self, fold=FOLD, place=PLACE):
-        return self.home / "state" / self.instance / fold / f"{place[0]}-{place[1]}"
+        return self.home / "state" / self.instance / "joiner" / fold / f"{place[0]}-{place[1]}"
 
     def start(self):
         def open_store(fold, place):
