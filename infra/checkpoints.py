@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lmdb
 import msgspec
@@ -27,7 +28,9 @@ from headrace.infra.bus import Place
 from headrace.infra.continuity import CLEAN
 from headrace.infra.state_rows import RowDamaged, unpack_head
 from headrace.infra.store import HEAD, StateRefused
-from headrace.infra.worker import StateStore
+
+if TYPE_CHECKING:
+    from headrace.infra.worker import StateStore
 
 ROOT = "checkpoints"
 KEPT = 2

@@ -76,7 +76,6 @@ class Anchor(NamedTuple):
 class Log(NamedTuple):
     """What the broker says of an input partition, and the group's offset in it (0 where it has none)."""
 
-    topic_id: str
     partitions: int
     first: int
     end: int
@@ -98,21 +97,25 @@ def facts(fold: Fold, place: Place, topic_id: str, partitions: int) -> dict[str,
     }
 
 
-def check_state(fold: Fold, place: Place, log: Log, offset: int, meta: Mapping[str, str]) -> None:
-    """Raises StateRefused unless the state at `offset`, which `meta` describes, is this fold's and may be taken up."""
-    at = f"{_named(fold, place)} stands at offset {offset}"
-    reset = f"headrace reset {fold.service}"
+def check_owner(fold: Fold, place: Place, topic_id: str, offset: int, meta: Mapping[str, str]) -> None:
+    """Raises StateForeign unless the state at `offset`, which `meta` describes, is of this fold, place and topic."""
+    at, reset = _at(fold, place, offset)
     owner = (meta.get("fold"), meta.get("topic"), meta.get("partition"))
     if owner != (fold.id, place[0], str(place[1])):
         raise StateForeign(
             f"{at}, but its state belongs to {owner[0]} for {owner[1]} partition {owner[2]}: folders were swapped. Put "
             f"them back, or fold it again from the log: {reset}"
         )
-    if meta["topic_id"] != log.topic_id:
+    if meta["topic_id"] != topic_id:
         raise TopicRecreated(
-            f"{at}, but {place[0]} was created anew since (its id was {meta['topic_id']}, now {log.topic_id}). "
+            f"{at}, but {place[0]} was created anew since (its id was {meta['topic_id']}, now {topic_id}). "
             f"To fold the new topic from its start: {reset}"
         )
+
+
+def check_state(fold: Fold, place: Place, log: Log, offset: int, meta: Mapping[str, str]) -> None:
+    """Raises StateRefused unless the fold's own state may be taken up by this version, with the topic as it is."""
+    at, reset = _at(fold, place, offset)
     if meta["partitions"] != str(log.partitions):
         raise PartitionsChanged(
             f"{at} of {meta['partitions']} partitions, but {place[0]} has {log.partitions} now: what one key knew lies "
@@ -180,6 +183,10 @@ def _order(version: str) -> tuple[list[int], int, str]:
 def _told(wrote: Mapping[str, str]) -> str:
     river = f", River {wrote['river']}" if wrote.get("river") else ""
     return f"headrace {wrote['headrace']} (Python {wrote['python']}{river})"
+
+
+def _at(fold: Fold, place: Place, offset: int) -> tuple[str, str]:
+    return f"{_named(fold, place)} stands at offset {offset}", f"headrace reset {fold.service}"
 
 
 def _named(fold: Fold, place: Place) -> str:

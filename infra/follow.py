@@ -87,7 +87,13 @@ class Pipelines:
 
     def poll(self) -> bool:
         """Take in what came; True where the table changed."""
-        records = self._follower.poll()
+        return self._take_in(self._follower.poll())
+
+    def read_to_end(self) -> bool:
+        """Take in all that there is now; True where the table changed."""
+        return self._take_in(self._follower.read_to_end())
+
+    def _take_in(self, records: list[Record]) -> bool:
         for record in records:
             event = record.event
             if isinstance(event, PipelineReleased):

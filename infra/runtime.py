@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BATCH = 50  # big drains are slower: 500 live messages cost 2 µs more a record (CPU caches)
 FOLLOW_S = 0.05
+FIRST_ASSIGNMENT_S = 60.0  # after which a member without one has nothing to do: others have all
 
 
 class WorkerLike(Protocol):
@@ -138,7 +139,7 @@ class FoldRunner:
             for worker in dirty:
                 worker.commit()
         self._consumer.commit({worker.place: worker.offset for worker in self.workers.values()})
-        if dirty and self._background is not None:
+        if self._background is not None:
             self._background.take([worker.checkpoint for worker in _folds(self.workers)])
 
     def drained(self, settled_s: float) -> bool:
@@ -146,11 +147,14 @@ class FoldRunner:
 
         Places that another member has count as drained when the assignment stood still for `settled_s`.
         """
+        if self.pipelines is not None and self.pipelines.read_to_end():
+            self._subscribe(self.pipelines)
         for place in self.workers.keys() - self._drain_to.keys():
             self._drain_to[place] = self._bus.offsets(place)[1]
         if any(worker.offset < self._drain_to[place] for place, worker in self.workers.items()):
             return False
         expected = {(topic, n) for topic in self._topics for n in range(self._bus.partitions(topic) or 0)}
+        settled_s = settled_s if self.workers else settled_s + FIRST_ASSIGNMENT_S
         return self.workers.keys() >= expected or self._clock() > self._assigned_at + settled_s
 
     def seek(self, place: Place, offset: int) -> None:
@@ -179,10 +183,13 @@ class FoldRunner:
                 self._consumer.subscribe(self._topics)
             return
         if self.pipelines.poll() or not self._topics:
-            topics = self._fixed + [topic for name in self._per_pipeline for topic in self.pipelines.topics(name)]
-            if topics != self._topics:
-                self._topics = topics
-                self._consumer.subscribe(topics)
+            self._subscribe(self.pipelines)
+
+    def _subscribe(self, pipelines: Pipelines) -> None:
+        topics = self._fixed + [topic for name in self._per_pipeline for topic in pipelines.topics(name)]
+        if topics != self._topics:
+            self._topics = topics
+            self._consumer.subscribe(topics)
 
     def _first(self, messages: list[Message]) -> list[Message]:
         """Without those that were folded before; each is compared with what was folded."""

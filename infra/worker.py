@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headrace.infra.beginning import read_beginning
 from headrace.infra.bus import Bus, Message, Place, Producer
 from headrace.infra.continuity import CLEAN, Anchor, Log, check_anchor, check_place, check_state, facts
+from headrace.infra.opening import open_state
 from headrace.infra.records import DeadLetter, Incoming, Outgoing, source_of
-from headrace.infra.store import StateCorrupt, StateForeign
+from headrace.infra.store import StateForeign
 from headrace.schemas.codec import ORIGIN, header
 from headrace.schemas.record import Record
 from headrace.schemas.topics import parse_name
 from headrace.services import Fold
 
 if TYPE_CHECKING:
-    from headrace.infra.checkpoints import Checkpoint, Checkpoints
+    from headrace.infra.checkpoints import Checkpoints
 
 
 class StepFailed(RuntimeError):
@@ -66,12 +67,13 @@ class Worker:
         self.last: Message | None = None
         self._core, self._step, self._bus = core, core.step, bus
         self._tables: dict[str, type] = getattr(core, "TABLES", {})
-        self._open_store, self._checkpoints = open_store, checkpoints
-        self._copied: tuple[int, bool] | None = None
+        self._checkpoints = checkpoints
         self._copies: bool = getattr(core, "COPIES", False)
         self.name, self.pipeline = parse_name(place[0], namespace)
         self.topic_id = bus.topic_id(place[0])
-        self._store, saved, tables = self._open()
+        opened = open_state(fold, place, self.topic_id, self._tables, open_store, checkpoints)
+        self._store, saved, tables, copied = opened
+        self._copied = (copied.offset, copied.clean) if copied is not None else None
         try:
             self._take_up(saved, tables)
         except BaseException:
@@ -174,43 +176,6 @@ class Worker:
             **own,
         }
 
-    def _open(self) -> tuple[StateStore | None, Any, dict[str, Any]]:
-        """The newest of local state and checkpoint; a checkpoint stands in for local state that is damaged."""
-        fold, place, checkpoints = self.fold.id, self.place, self._checkpoints
-        newest = checkpoints.newest(fold, place, self.topic_id) if checkpoints is not None else None
-        store, damage = None, None
-        try:
-            store = self._open_store(fold, place)
-            saved = store.load() if store is not None else None
-            if newest is None or store is None or not self._is_newer(newest, saved):
-                return store, saved, self._read_tables(store)
-        except StateCorrupt as error:
-            if newest is None:
-                raise
-            damage = error
-        if store is not None:
-            store.close()
-        assert checkpoints is not None
-        restored = checkpoints.restore(fold, place, self.topic_id)
-        if restored is not None:
-            self._copied = restored.offset, restored.clean
-        elif damage is not None:
-            raise damage
-        store = self._open_store(fold, place)
-        return store, store.load() if store is not None else None, self._read_tables(store)
-
-    def _is_newer(self, checkpoint: Checkpoint, saved: Any) -> bool:
-        if saved is None:
-            return True
-        if checkpoint.topic_id != self.topic_id:
-            return False
-        return bool(saved.meta.get("topic_id") != self.topic_id or checkpoint.offset > saved.offset)
-
-    def _read_tables(self, store: StateStore | None) -> dict[str, Any]:
-        if store is None:
-            return {}
-        return {name: store.table(name, value_type) for name, value_type in self._tables.items()}
-
     def _take_up(self, saved: Any, tables: dict[str, Any]) -> None:
         """The state as it was saved, else a fresh one."""
         meta = saved.meta if saved is not None else {}
@@ -246,7 +211,7 @@ class Worker:
             self._void = committed
         if committed == self._void:  # of the log before it was cut back
             committed = 0
-        log = Log(self.topic_id, partitions, first, end, committed)
+        log = Log(partitions, first, end, committed)
         if self._saved_meta is not None:
             check_state(self.fold, self.place, log, self.offset, self._saved_meta)
         check_place(self.fold, self.place, log, self.offset)

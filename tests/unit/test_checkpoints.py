@@ -7,8 +7,9 @@ from contextlib import closing
 
 import pytest
 
+from headrace.infra.bus import TopicSpec
 from headrace.infra.checkpoints import CheckpointRefused
-from headrace.infra.continuity import HistoryGone
+from headrace.infra.continuity import HistoryGone, TopicRecreated
 from headrace.infra.store import StateCorrupt, Store
 
 PLACE, FOLD, KEY = ("rain.predictions", 0), "joiner-core", b"k" * 32
@@ -265,3 +266,14 @@ def test_the_state_may_lie_at_a_url(memory_bus, joiner, tmp_path):
     one.stop()
     shutil.rmtree(one.folder_of())
     assert one.start().state == undisturbed
+
+
+def test_a_checkpoint_of_a_topic_that_was_created_anew_is_refused_though_the_state_is_lost(joiner, memory_bus):
+    one = joiner().start()
+    one.predict("a")
+    one.drain().stop()
+    memory_bus.delete_topic(PLACE[0])
+    memory_bus.create_topics([TopicSpec(PLACE[0], 1, {})])
+    shutil.rmtree(one.folder_of())
+    with pytest.raises(TopicRecreated, match=r"offset 1, but rain.predictions was created anew.*headrace reset joiner"):
+        one.start()

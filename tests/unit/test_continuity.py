@@ -110,16 +110,27 @@ def test_swapped_folders_are_refused(joiner, version, memory_bus):
     one = joiner().start()
     one.predict("a")
     one.drain().stop()
-
-    def open_store(fold, place):
-        return Store.open(one.folder_of(), one.key)  # whichever place it is asked for
-
-    worker = Worker(
-        folds_of("joiner")[0], core, ("wind.predictions", 0), bus=memory_bus, producer=memory_bus.producer("p"),
-        namespace="", open_store=open_store,
-    )  # fmt: skip
     with pytest.raises(StateForeign, match=r"belongs to joiner-core for rain.predictions partition 0.*reset joiner"):
-        worker.start(None)
+        Worker(
+            folds_of("joiner")[0], core, ("wind.predictions", 0), bus=memory_bus,
+            producer=memory_bus.producer("p"), namespace="",
+            open_store=lambda fold, place: Store.open(one.folder_of(), one.key),  # whichever place it is asked for
+        )  # fmt: skip
+
+
+def test_state_of_another_topic_is_refused_though_there_is_a_newer_checkpoint(joiner, version, memory_bus):
+    memory_bus.create_topics([TopicSpec("wind.predictions", 1, {})])
+    one = joiner().start()
+    one.predict("a", "b")
+    one.drain().stop()
+    store = Store.open(one.folder_of(), one.key)
+    saved = store.load()
+    store.close()
+    shutil.rmtree(one.folder_of())
+    wind = Store.open(one.folder_of(), one.key)
+    wind.commit(1, {}, saved.fields, saved.meta | {"topic": "wind.predictions", "topic_id": "0" * 32})
+    wind.close()
+    refuses(one, StateForeign, "belongs to joiner-core for wind.predictions")
 
 
 def test_another_partition_count_is_refused(left, memory_bus):
