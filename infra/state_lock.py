@@ -1,16 +1,23 @@
-"""One owner of a folder at a time: a lock that the system frees the moment its process is gone."""
+"""One owner of a folder at a time: a lock that the system frees the moment its process is gone.
+
+It holds among all processes of one machine, containers with a common volume among them (the lock is the file's, not
+its path's). Two machines that mount one folder are not kept apart everywhere: NFS 4 passes the lock on, other file
+systems may not, and LMDB's memory map is for one machine anyway. Then the commit itself notices: it checks that the
+state still is what this process wrote last, and ends the process where it is not (`StateBehind`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from pathlib import Path
 
 _held: set[int] = set()
 
 
 class Held(Exception):
-    """Another process, whose id the message is, owns the folder."""
+    """Another process owns the folder; the message is its id, with its host's name where that is another one."""
 
 
 class FolderLock:
@@ -27,11 +34,11 @@ class FolderLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+            owner, _, host = os.pread(descriptor, 300, 0).decode(errors="replace").strip().partition(" ")
             os.close(descriptor)
-            raise Held(owner) from None
+            raise Held(f"{owner} on {host}" if host not in ("", socket.gethostname()) else owner) from None
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}".encode(), 0)
         _held.add(descriptor)
         self._descriptor = descriptor
 
