@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
-import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 1 << 20
+DISK_SHARE = 2  # times as long as a gentle writer keeps the disk busy it leaves it to others
 
 
 def files_at(url: str) -> Folder | Remote:
@@ -42,23 +42,22 @@ class Folder:
             what = f"{os.strerror(error.errno or 0)}, so the artifact is not stored; `headrace doctor` shows the disk"
             raise OSError(error.errno, what, path) from error
 
-    def adopt(self, name: str, file: Path) -> None:
-        """Move a durable file of this machine to a name: a rename where both lie on one disk."""
-        path = Path(self._root, name)
-        _make(str(path.parent))
+    def take(self, name: str, pieces: Iterable[bytes], stage: Path, *, gently: bool) -> None:
+        """Make a large file durable, piece by piece. Raises OSError; then it is not there.
+
+        `gently`: never much of it waits for the disk at once, so that others' fsyncs need not wait for it.
+        """
+        path = f"{self._root}/{name}"
+        temporary = f"{path}.{secrets.token_hex(4)}.tmp"
         try:
-            file.replace(path)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-            try:
-                shutil.copyfile(file, temporary)
-                _sync(str(temporary))
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        _sync_folder(str(path.parent))
+            _make(os.path.dirname(path))
+            _write_pieces(temporary, pieces, gently=gently)
+            os.replace(temporary, path)
+            _sync_folder(os.path.dirname(path))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """The bytes of a file in pieces; none where there is no such file."""
@@ -105,11 +104,15 @@ class Remote:
         self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
         self._system.pipe_file(path, data)
 
-    def adopt(self, name: str, file: Path) -> None:
-        """Upload a file of this machine."""
-        path = f"{self._root}/{name}"
-        self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._system.put_file(str(file), path)
+    def take(self, name: str, pieces: Iterable[bytes], stage: Path, *, gently: bool) -> None:
+        """Upload a large file: who makes its pieces is done before a slow network is, so it stands in `stage` first."""
+        path, temporary = f"{self._root}/{name}", stage / f"upload.{secrets.token_hex(4)}.tmp"
+        try:
+            _write_pieces(str(temporary), pieces, gently=gently)
+            self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._system.put_file(str(temporary), path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """The bytes of a file in pieces; none where there is no such file."""
@@ -150,6 +153,17 @@ def _write_durably(path: str, data: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_pieces(path: str, pieces: Iterable[bytes], *, gently: bool) -> None:
+    with open(path, "xb", buffering=0) as file:
+        for piece in pieces:
+            begun = time.monotonic()
+            file.write(piece)
+            if gently:
+                os.fsync(file.fileno())
+                time.sleep(DISK_SHARE * (time.monotonic() - begun))
+        os.fsync(file.fileno())
 
 
 def _make(folder: str) -> None:

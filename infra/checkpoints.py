@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import os
 import re
-import shutil
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,8 +26,9 @@ import structlog
 from headrace.infra.artifact_files import files_at
 from headrace.infra.bus import Place
 from headrace.infra.continuity import CLEAN
-from headrace.infra.state_rows import RowDamaged, unpack_head
-from headrace.infra.store import HEAD, StateRefused
+from headrace.infra.state_copy import CopyGivenUp
+from headrace.infra.state_rows import RowDamaged
+from headrace.infra.store import StateRefused
 
 if TYPE_CHECKING:
     from headrace.infra.worker import StateStore
@@ -57,14 +58,15 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     river: str
     taken_at: str
+    copy: str
     size_bytes: int
     sha256: str
     key_id: str
 
     @property
-    def name(self) -> str:
-        """The name of its files, without their ends: the same state has the same name."""
-        return f"{_folder(self.fold, (self.topic, self.partition))}/{self.offset:020d}-{self.sha256[:16]}"
+    def manifest(self) -> str:
+        """The name of the manifest's file."""
+        return f"{_folder(self.fold, (self.topic, self.partition))}/{self.offset:020d}-{self.sha256[:16]}.json"
 
 
 class Checkpoints:
@@ -75,11 +77,11 @@ class Checkpoints:
         self._key_id = hashlib.sha256(b"headrace key id " + key).hexdigest()[:12]
         self._log = structlog.get_logger()
 
-    def save(self, store: StateStore, fold: str, place: Place) -> tuple[int, bool] | None:
+    def save(self, store: StateStore, fold: str, place: Place, *, gently: bool) -> tuple[int, bool] | None:
         """Copy the store's last commit; its offset and cleanness. None, and a line in the log, where that fails."""
         try:
-            saved = self._save(store, fold, place)
-        except (OSError, StateRefused, lmdb.Error, RowDamaged, ValueError) as error:
+            saved = self._save(store, fold, place, gently=gently)
+        except (OSError, StateRefused, CopyGivenUp, lmdb.Error, RowDamaged, ValueError) as error:
             self._log.warning("checkpoint failed", fold=fold, topic=place[0], partition=place[1], reason=str(error))
             return None
         return saved.offset, saved.clean
@@ -103,47 +105,39 @@ class Checkpoints:
 
     def forget(self, fold: str, place: Place) -> int:
         """Delete every checkpoint of a place; how many."""
-        names = sorted(self._names(fold, place))  # .json before .mdb: what is half deleted is not there
+        names = sorted(self._names(fold, place), key=_copies_last)
         for name in names:
             self._files.delete(name)
         return sum(name.endswith(".json") for name in names)
 
-    def _save(self, store: StateStore, fold: str, place: Place) -> Checkpoint:
-        copy = store.folder.with_name(store.folder.name + ".copy")
-        shutil.rmtree(copy, ignore_errors=True)  # of a process that was killed
-        try:
-            store.copy(copy)
-            made = self._describe(copy)
-            self._files.adopt(made.name + ".mdb", copy / "data.mdb")
-        finally:
-            shutil.rmtree(copy, ignore_errors=True)
-        self._files.write(made.name + ".json", self._signed(made))
-        self._thin(made)
-        return made
-
-    def _describe(self, copy: Path) -> Checkpoint:
-        """The manifest of a copy, from its own head."""
-        with lmdb.open(str(copy), readonly=True, lock=False, max_dbs=1) as env:
-            db = env.open_db(HEAD)
-            with env.begin(db=db) as txn:
-                head = unpack_head(self._key, txn.get(HEAD, b""))
+    def _save(self, store: StateStore, fold: str, place: Place, *, gently: bool) -> Checkpoint:
         digest, size = hashlib.sha256(), 0
-        with (copy / "data.mdb").open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-                size += len(chunk)
+
+        def counted(pieces: Iterator[bytes]) -> Iterator[bytes]:
+            nonlocal size
+            for piece in pieces:
+                digest.update(piece)
+                size += len(piece)
+                yield piece
+
+        name = f"{_folder(fold, place)}/{secrets.token_hex(16)}.mdb"
+        with store.copy() as (head, pieces):
+            self._files.take(name, counted(pieces), store.folder, gently=gently)
         meta = head.meta
-        return Checkpoint(
-            **{name: meta[name] for name in ("fold", "topic", "topic_id", "headrace", "python", "river")},
+        made = Checkpoint(
+            **{name: meta[name] for name in ("fold", "topic", "topic_id", "headrace", "python", "river", "release")},
             partition=int(meta["partition"]),
-            release=meta.get("release", ""),
             offset=head.offset,
             clean=meta["clean"] == CLEAN,
             taken_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            copy=name,
             size_bytes=size,
             sha256=digest.hexdigest(),
             key_id=self._key_id,
         )
+        self._files.write(made.manifest, self._signed(made))
+        self._thin(made)
+        return made
 
     def _fetch(self, wanted: Checkpoint, folder: Path) -> None:
         """Make a checked copy durable as the state in a folder; what is there stays until it is whole."""
@@ -152,13 +146,13 @@ class Checkpoints:
         with contextlib.ExitStack() as ends:
             ends.callback(new.unlink, missing_ok=True)
             with new.open("wb") as file:
-                for chunk in self._files.chunks(wanted.name + ".mdb"):
+                for chunk in self._files.chunks(wanted.copy):
                     digest.update(chunk)
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
             if digest.hexdigest() != wanted.sha256:
-                raise CheckpointRefused(f"{wanted.name}.mdb is not what was signed")
+                raise CheckpointRefused(f"{wanted.copy} is not what was signed")
             (folder / "lock.mdb").unlink(missing_ok=True)
             new.replace(folder / "data.mdb")
         descriptor = os.open(folder, os.O_RDONLY)
@@ -189,20 +183,20 @@ class Checkpoints:
             found = msgspec.json.decode(body, type=Checkpoint)
         except msgspec.DecodeError as error:
             raise CheckpointRefused(f"{name} was written by another version ({error})") from None
-        if (found.fold, found.topic, found.partition) != (fold, *place) or f"{found.name}.json" != name:
-            raise CheckpointRefused(f"{name} is the manifest of {found.name}")
+        if (found.fold, found.topic, found.partition) != (fold, *place) or found.manifest != name:
+            raise CheckpointRefused(f"{name} is the manifest of {found.manifest}")
         return found
 
     def _thin(self, made: Checkpoint) -> None:
         place = (made.topic, made.partition)
-        kept = [one.name for one in self._all(made.fold, place, made.topic_id) if one.topic_id == made.topic_id][:KEPT]
-        for name in sorted(self._names(made.fold, place)):
-            if name.rpartition(".")[0] not in kept:
+        kept = [one for one in self._all(made.fold, place, made.topic_id) if one.topic_id == made.topic_id][:KEPT]
+        for name in sorted(self._names(made.fold, place), key=_copies_last):
+            if name not in {file for one in kept for file in (one.manifest, one.copy)}:
                 self._files.delete(name)
 
     def _names(self, fold: str, place: Place) -> Iterator[str]:
         folder = _folder(fold, place)
-        return (f"{folder}/{name}" for name in self._files.names(folder) if name.endswith((".json", ".mdb")))
+        return (f"{folder}/{name}" for name in self._files.names(folder) if name.endswith((".json", ".mdb", ".tmp")))
 
     def _signed(self, made: Checkpoint) -> bytes:
         body = msgspec.json.encode(made)
@@ -232,6 +226,11 @@ class Background:
         """Until those under way are done."""
         if self._thread is not None:
             self._thread.join()
+
+
+def _copies_last(name: str) -> bool:
+    """Sorts what is to be deleted: what lost its manifest is not there any more."""
+    return not name.endswith(".json")
 
 
 def _folder(fold: str, place: Place) -> str:

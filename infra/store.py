@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import lmdb
 import msgspec
 
 from headrace.infra.log_table import Changes, LogTable
+from headrace.infra.state_copy import pieces_of
 from headrace.infra.state_lock import FolderLock, Held
 from headrace.infra.state_rows import (
     MARKS,
@@ -91,6 +91,7 @@ class Store:
         self._key = key
         self._tables: dict[str, tuple[LogTable, Any]] = {}
         self._copying = threading.Lock()  # a new map, or none, under a copy in another thread would end the process
+        self._needs_map = False
         self._reading: Any = None  # one read transaction between two commits: half the price of one for each row
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(folder)
@@ -170,26 +171,19 @@ class Store:
         self._suspect.unlink(missing_ok=True)
         self._make_room()
 
-    def copy(self, to: Path) -> None:
-        """Copy the last commit, compacted, into a folder that does not exist yet; it is whole or not there.
+    @contextlib.contextmanager
+    def copy(self) -> Iterator[tuple[Head, Iterator[bytes]]]:
+        """The last commit's head and, in pieces, a compact copy of exactly that commit.
 
-        From any thread: commits go on meanwhile.
+        From any thread: commits go on meanwhile. Raises StateRefused where there is no commit, lmdb.Error, CopyGivenUp.
         """
-        if to.exists():
-            raise FileExistsError(f"{to} exists already")
-        temporary = to.with_name(f"{to.name}.{os.getpid()}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            with self._copying, self._refusals(f"cannot be copied to {to}"):
-                self._env.copy(str(temporary), compact=True)
-            for path in (temporary / "data.mdb", temporary):
-                _sync(path)
-            temporary.rename(to)
-            _sync(to.parent)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        with self._copying, self._env.begin(db=self._db) as txn:
+            stored = txn.get(HEAD)
+            if stored is None:
+                raise StateRefused(self._says("holds no commit to copy"))
+            self._needs_map = False
+            with pieces_of(self._env, txn, lambda: self._needs_map) as pieces:
+                yield unpack_head(self._key, stored), pieces
 
     def close(self) -> None:
         """Let the folder go, without a commit."""
@@ -254,11 +248,15 @@ class Store:
                 with self._env.begin(write=True) as txn:
                     if txn.get(HEAD, b"", db=self._db)[:SIGNATURE_BYTES] != self._signature:
                         raise StateBehind(self._says("was taken over by another process, so this one must end"))
-                    for db, (added, replaced, deleted) in changes:
-                        _delete(txn.cursor(db), deleted)
-                        txn.cursor(db).putmulti(replaced)
-                        txn.cursor(db).putmulti(added, append=True)
-                    txn.put(HEAD, stored, db=self._db)
+                    try:
+                        for db, (added, replaced, deleted) in changes:
+                            _delete(txn.cursor(db), deleted)
+                            txn.cursor(db).putmulti(replaced)
+                            txn.cursor(db).putmulti(added, append=True)
+                        txn.put(HEAD, stored, db=self._db)
+                    except lmdb.MapFullError:
+                        self._needs_map = True  # before the abort, which waits for a copy
+                        raise
                 return
             except lmdb.MapFullError:
                 with self._copying:
@@ -332,11 +330,3 @@ def _delete(cursor: Any, places: list[bytes]) -> None:
     for place in places:
         if cursor.key() == place or cursor.set_key(place):
             cursor.delete()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

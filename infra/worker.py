@@ -6,7 +6,8 @@ written. The fold is silent up to the group's offset: what lies before it was fl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,7 +39,7 @@ class StateStore(Protocol):
     def load(self) -> Any: ...
     def table(self, name: str, value_type: type) -> Any: ...
     def commit(self, offset: int, sequences: dict[str, int], fields: dict[str, Any], meta: dict[str, str]) -> None: ...
-    def copy(self, to: Path) -> None: ...
+    def copy(self) -> AbstractContextManager[tuple[Any, Iterator[bytes]]]: ...
     def close(self) -> None: ...
 
 
@@ -152,12 +153,13 @@ class Worker:
             return
         if not self.clean:
             self._commit(clean=True)
-        self.checkpoint()
+        self.checkpoint(gently=False)
 
-    def checkpoint(self) -> None:
-        """Upload a copy of the last commit, unless that was done. From any thread; never raises."""
+    def checkpoint(self, *, gently: bool = True) -> None:
+        """Upload a copy of the last commit, unless that was done. From any thread; `gently` beside a loop."""
         if self._checkpoints is not None and self._store is not None and self._committed not in (None, self._copied):
-            self._copied = self._checkpoints.save(self._store, self.fold.id, self.place) or self._copied
+            saved = self._checkpoints.save(self._store, self.fold.id, self.place, gently=gently)
+            self._copied = saved or self._copied
 
     def close(self) -> None:
         """Let the state go, without a commit."""

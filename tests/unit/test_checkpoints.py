@@ -1,5 +1,6 @@
 """Checkpoints: state that is lost comes back, byte for byte; a torn or foreign copy is passed over, never read."""
 
+import json
 import pickle
 import random
 import shutil
@@ -18,7 +19,8 @@ PLACE, FOLD, KEY = ("rain.predictions", 0), "joiner-core", b"k" * 32
 @pytest.fixture
 def files(tmp_path):
     """The files of the joiner's checkpoints, by their end, oldest first."""
-    return lambda end: sorted((tmp_path / "artifacts" / "checkpoints" / FOLD / "rain.predictions-0").glob(f"*{end}"))
+    folder = tmp_path / "artifacts" / "checkpoints" / FOLD / "rain.predictions-0"
+    return lambda end: sorted(folder.glob(f"*{end}"), key=lambda path: path.stat().st_mtime_ns)
 
 
 def lose_state(one):
@@ -82,8 +84,10 @@ def test_the_newest_two_are_kept(joiner, files):
         one.predict(f"p{number}")
         one.now += 11.0
         one.drain().commit()
-    assert [int(path.name[:20]) for path in files(".mdb")] == [4, 5]
-    assert [path.stem for path in files(".mdb")] == [path.stem for path in files(".json")]
+    assert [int(path.name[:20]) for path in files(".json")] == [4, 5]
+    assert [json.loads(path.read_text())["copy"].rpartition("/")[2] for path in files(".json")] == [
+        path.name for path in files(".mdb")
+    ]
 
 
 def test_a_clean_stop_leaves_a_clean_checkpoint_and_the_first_record_after_it_ends_that(joiner):
@@ -209,10 +213,11 @@ def test_a_copy_with_a_pickle_of_anothers_making_is_never_read(joiner, files, tm
     one.commit()
     stranger = Store.open(tmp_path / "stranger", b"another key" * 3)
     stranger.commit(1, {}, {"attack": Attack(str(tmp_path / "proof"))}, {})
-    stranger.copy(tmp_path / "made")
+    with stranger.copy() as (_, pieces):
+        made = b"".join(pieces)
     stranger.close()
     (data,) = files(".mdb")
-    data.write_bytes((tmp_path / "made" / "data.mdb").read_bytes())
+    data.write_bytes(made)
     lose_state(one)
     assert one.start().drain().told() == ([], 0)
     assert not (tmp_path / "proof").exists()
@@ -243,7 +248,8 @@ def test_a_kill_between_copy_and_manifest_leaves_the_one_before_it(joiner, files
     one.predict("c")
     one.drain().now = 33.0
     one.commit()
-    assert [int(path.name[:20]) for path in files(".mdb")] == [1, 3], "what was half made is cleared away"
+    assert [int(path.name[:20]) for path in files(".json")] == [1, 3]
+    assert len(files("")) == 4, "what was half made is cleared away"
 
 
 def test_a_store_that_cannot_be_written_costs_no_record(joiner, tmp_path):

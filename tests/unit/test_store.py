@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from headrace.infra import state_rows
 from headrace.infra import store as store_module
+from headrace.infra.state_copy import CopyGivenUp
 from headrace.infra.store import (
     Saved,
     StateBehind,
@@ -450,18 +452,7 @@ def test_a_full_file_system_is_refused_and_the_last_commit_stands(small_disk):
     store.close()
 
 
-def test_a_copy_without_room_is_refused_and_leaves_nothing(reopen, small_disk):
-    store = reopen()
-    table = store.table("t", bytes)
-    for n in range(2_000):
-        table[n] = bytes(2_000)
-    store.commit(1, {}, {}, {})
-    with pytest.raises(StateDiskFull):
-        store.copy(small_disk / "copy")
-    assert list(small_disk.iterdir()) == []
-
-
-def test_a_copy_holds_the_last_commit_and_nothing_newer(reopen, tmp_path):
+def test_a_copy_holds_the_commit_at_its_beginning_and_nothing_newer(reopen, tmp_path):
     store = reopen()
     table = store.table("t", bytes)
     for n in range(2_000):
@@ -471,8 +462,11 @@ def test_a_copy_holds_the_last_commit_and_nothing_newer(reopen, tmp_path):
         del table[n]
     store.commit(2, {"s": 2}, {"n": 2}, {"m": "y"})
     table["newer"] = b""
-    store.copy(tmp_path / "copy")
-    store.commit(3, {}, {"n": 3}, {})
+    (tmp_path / "copy").mkdir()
+    with store.copy() as (head, pieces):
+        store.commit(3, {}, {"n": 3}, {})
+        assert (head.offset, head.meta) == (2, {"m": "y"})
+        (tmp_path / "copy" / "data.mdb").write_bytes(b"".join(pieces))
     assert (tmp_path / "copy" / "data.mdb").stat().st_size < store._env.info()["last_pgno"] * 4096 / 4  # compacted
     copy = Store.open(tmp_path / "copy", KEY)
     assert copy.load() == Saved(2, {"s": 2}, {"n": 2}, {"m": "y"})
@@ -482,17 +476,58 @@ def test_a_copy_holds_the_last_commit_and_nothing_newer(reopen, tmp_path):
     assert reopen().load().fields == {"n": 3}
 
 
-def test_a_copy_never_goes_over_what_is_there_and_a_failed_one_leaves_nothing(reopen, tmp_path, monkeypatch):
+def test_without_a_commit_there_is_nothing_to_copy(reopen):
+    with pytest.raises(StateRefused, match="holds no commit"), reopen().copy():
+        pass
+
+
+def test_who_copies_may_stop_in_the_middle(reopen):
     store = reopen()
+    table = store.table("t", bytes)
+    for n in range(10_000):
+        table[n] = bytes(1_000)
     store.commit(1, {}, {}, {})
-    store.copy(tmp_path / "copy")
-    before = sorted(path.name for path in tmp_path.iterdir())
-    with pytest.raises(FileExistsError):
-        store.copy(tmp_path / "copy")
-    monkeypatch.setattr(store_module, "_sync", lambda path: (_ for _ in ()).throw(OSError(5, "Input/output error")))
-    with pytest.raises(OSError):
-        store.copy(tmp_path / "other")
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    with store.copy() as (_, pieces):
+        next(pieces)
+    with store.copy() as (_, pieces):
+        assert sum(map(len, pieces)) > 10_000_000
+
+
+def test_commits_go_on_beside_a_copy_and_one_that_needs_a_larger_map_ends_it(reopen, monkeypatch, until):
+    monkeypatch.setattr(store_module, "MAP_BYTES", 24 << 20)
+    store = reopen()
+    table = store.table("t", bytes)
+    for n in range(5_000):
+        table[n] = bytes(1_000)
+    store.commit(1, {}, {}, {})
+    begun, ended = threading.Event(), []
+
+    def copy_until_a_commit_needs_more():
+        try:
+            with store.copy() as (_, pieces):
+                next(pieces)
+                begun.set()
+                until(lambda: store._needs_map)
+                ended.append(sum(map(len, pieces)))
+        except CopyGivenUp as end:
+            ended.append(end)
+
+    def grow(rows):
+        for n in range(rows):
+            table[f"{store._head.offset} {n}"] = bytes(1_000)
+        store.commit(store._head.offset + 1, {}, {}, {})
+
+    thread = threading.Thread(target=copy_until_a_commit_needs_more)
+    thread.start()
+    assert begun.wait(10)
+    grow(10)  # not held up
+    assert ended == []
+    grow(30_000)
+    thread.join()
+    assert isinstance(ended[0], CopyGivenUp)
+    assert len(table) == 35_010
+    store.close()
+    assert len(reopen().table("t", bytes)) == 35_010
 
 
 def test_a_commit_is_synced_before_it_returns(reopen):
