@@ -317,3 +317,29 @@ def test_a_log_that_lost_its_tail(mortal):
     assert mortal.start().told(3) == ["a", "x", "b"]
     mortal.folded()
     mortal.stop()
+
+
+def test_a_stop_in_the_middle_of_work_is_clean_and_nothing_is_folded_again(joiner):
+    """P19: what each start publishes is exactly what the one before it had not."""
+    pairs = [f"n{number}" for number in range(6_000)]
+    sequence = 1_000 * 65_536
+    for id in pairs:
+        for event in (
+            PredictionMade(
+                id=id, time=NOON, features={"x": 1.0}, predictions={}, served=None, release=1, epoch=0, origin=(0, 0)
+            ),
+            LabelArrived(id=id, time=NOON, label=True),
+        ):
+            sequence += 65_536
+            headers = headers_of(TYPE_OF[type(event)], "/predictor/rain/0/0", sequence)
+            joiner.producer.produce(joiner.input, 0, id.encode(), encode(event), headers, 0)
+    joiner.producer.flush()
+    for _ in range(3):
+        joiner.start()
+        before = joiner.bus.offsets((joiner.output, 0))[1]
+        joiner.until(lambda before=before: joiner.bus.offsets((joiner.output, 0))[1] > before, limit_s=30)
+        joiner.stop()
+    joiner.start().told(len(pairs) + 1)
+    joiner.folded()
+    joiner.stop()
+    assert joiner.bus.offsets((joiner.output, 0))[1] == len(pairs) + 1, "something was told twice"
