@@ -7,12 +7,13 @@ the same outputs are made again under the same source and sequence, and readers 
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headrace.infra.bus import Bus, GroupConsumer, Message, Place, Producer
+from headrace.infra.bus import Bus, GroupConsumer, Message, Place, Producer, Unavailable
 from headrace.infra.follow import Pipelines
 from headrace.infra.worker import OpenStore, Worker
 from headrace.schemas.topics import full_name, parse_name
@@ -136,11 +137,18 @@ class FoldRunner:
         dirty = [worker for worker in self.workers.values() if worker.dirty]
         if dirty:
             self._producer.flush()
+            self._check_topics(dirty)
             for worker in dirty:
                 worker.commit()
         self._consumer.commit({worker.place: worker.offset for worker in self.workers.values()})
         if self._background is not None:
-            self._background.take([worker.checkpoint for worker in _folds(self.workers)])
+            self._background.take([worker.checkpoint for worker in _folds(self.workers.values())])
+
+    def _check_topics(self, dirty: list[WorkerLike]) -> None:
+        """A topic that is made anew under a reader, and longer than the old one was, is read on without an error."""
+        for worker in {fold.place[0]: fold for fold in _folds(dirty)}.values():
+            with contextlib.suppress(Unavailable):  # the next commit asks again
+                worker.check_topic()
 
     def drained(self, settled_s: float) -> bool:
         """Whether every place was folded to where its log ended when it was first asked for.
@@ -226,7 +234,7 @@ class FoldRunner:
         self.commit()
         if self._background is not None:
             self._background.wait()
-        for worker in _folds({place: self.workers[place] for place in places if place in self.workers}):
+        for worker in _folds(self.workers[place] for place in places if place in self.workers):
             worker.leave()
 
     def _on_lost(self, places: list[Place]) -> None:
@@ -272,6 +280,6 @@ def fold_runner(
     )
 
 
-def _folds(workers: Mapping[Place, WorkerLike]) -> list[Worker]:
+def _folds(workers: Iterable[WorkerLike]) -> list[Worker]:
     """Those whose state is a fold's store; a training run's is its newest snapshot."""
-    return [worker for worker in workers.values() if isinstance(worker, Worker)]
+    return [worker for worker in workers if isinstance(worker, Worker)]

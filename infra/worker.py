@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.infra.beginning import read_beginning
 from headrace.infra.bus import Bus, Message, Place, Producer
-from headrace.infra.continuity import CLEAN, Anchor, Log, check_anchor, check_place, check_state, facts
+from headrace.infra.continuity import CLEAN, Anchor, Log, check_anchor, check_owner, check_place, check_state, facts
 from headrace.infra.opening import open_state
 from headrace.infra.records import DeadLetter, Incoming, Outgoing, source_of
 from headrace.infra.store import StateForeign
@@ -142,6 +142,10 @@ class Worker:
                 self._copy(record, emits)
             else:
                 self._outgoing.publish(record, emits)
+
+    def check_topic(self) -> None:
+        """Raises TopicRecreated where what was read since the last commit is another topic's."""
+        check_owner(self.fold, self.place, self._bus.topic_id(self.place[0]), self.offset, self._facts)
 
     def commit(self) -> None:
         """Make state, sequences and next offset durable, in one transaction; the producer is flushed already."""

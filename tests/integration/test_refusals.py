@@ -202,6 +202,24 @@ def test_a_topic_that_was_created_anew(joiner):
     assert joiner.start().told(2) == ["a", "x"]
 
 
+def test_a_topic_that_is_created_anew_while_its_reader_runs(joiner):
+    joiner.start()
+    joiner.label("b")
+    joiner.told(2)
+    joiner.folded()
+    joiner.admin.delete_topics([joiner.input])[joiner.input].result(10)
+    joiner.until(lambda: joiner.bus.partitions(joiner.input) is None)
+    joiner.bus.create_topics([TopicSpec(joiner.input, 1, {"message.timestamp.type": "CreateTime"})])
+    joiner.producer.close()
+    joiner.producer = joiner.bus.producer("test")
+    joiner.predict("v", "w", "x", "y")
+    joiner.label("c", "y")  # longer than the old one was: the client reads on at its offset without an error
+    code, last = joiner.ended()
+    assert code == 3, last
+    assert "created anew" in last["reason"]
+    joiner.is_refused("offset 5", "created anew", "headrace reset joiner")
+
+
 def test_folders_that_were_swapped(joiner):
     here, there = joiner.folder(), joiner.folder("wind")
     elsewhere = here.with_name("elsewhere")

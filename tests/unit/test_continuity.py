@@ -1,5 +1,6 @@
 """What a fold refuses to go on from: each names the place and the command, and nothing is written before it."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -78,6 +79,24 @@ def test_a_topic_that_was_created_anew_is_refused_though_it_is_as_long(left, mem
     memory_bus.create_topics([TopicSpec(PLACE[0], 1, {})])
     left.predict("a", "b", "c", "d", "e")
     refuses(left, TopicRecreated, r"offset 4, but rain.predictions was created anew.*headrace reset joiner")
+
+
+def test_a_topic_that_is_created_anew_under_a_running_fold_never_gets_into_its_state(left, memory_bus):
+    left.start()
+    memory_bus.delete_topic(PLACE[0])
+    memory_bus.create_topics([TopicSpec(PLACE[0], 1, {})])
+    left.predict("v", "w", "x", "y", "z")
+    left.label("b")
+    place = left.runner._consumer._positions.next
+    place[PLACE] = 4  # as a client does that does not notice: it reads on at its offset
+    left.runner._consumer._generation = left.runner._consumer._group.generation
+    left.drain()
+    assert left.worker.offset == 6
+    with pytest.raises(TopicRecreated, match=r"created anew.*headrace reset joiner"):
+        left.commit()
+    left.crash()
+    with contextlib.closing(Store.open(left.folder_of(), left.key)) as store:
+        assert store.load().offset == 4
 
 
 def test_a_log_that_lost_its_tail_is_refused(left, memory_bus):
