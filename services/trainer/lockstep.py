@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.infra.bus import Place, Producer
+from headrace.infra.continuity import BeyondLog, HistoryGone
 from headrace.infra.follow import Pipelines
 from headrace.infra.runtime import FoldRunner
 from headrace.infra.service import Wiring
@@ -69,6 +70,17 @@ class Lockstep:
                 begun += self._follow_one(worker, trained)
         return begun
 
+    def _check_log(self, worker: Runs, start: int) -> None:
+        """Raises HistoryGone, BeyondLog: a run learns its range without a gap, or it is another model."""
+        topic, partition = worker.place
+        first, end = self._wiring.bus.offsets(worker.place)
+        where = f"the runs of {worker.pipeline} stand at offset {start} of {topic} partition {partition}"
+        mend = "Put the topic back from a backup, or release the pipeline under a new name: headrace release"
+        if start < first:
+            raise HistoryGone(f"{where}, but the log begins at {first}: what they must learn next is deleted. {mend}")
+        if start > end:
+            raise BeyondLog(f"{where}, but the log ends at {end}: the broker lost its tail. {mend}")
+
     def _follow_one(self, worker: Runs, trained: control.Trained) -> int:
         begun = 0
         known = self._pipelines()
@@ -81,6 +93,7 @@ class Lockstep:
         ):
             start = worker.follow(trained.live)
             if start is not None:
+                self._check_log(worker, start)
                 self._runner.seek(worker.place, start)
                 begun = 1
         if worker.misplaced:

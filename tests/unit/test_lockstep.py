@@ -9,6 +9,7 @@ from river import linear_model, preprocessing
 from headrace import model_bytes
 from headrace.infra import create_topics, pipeline_files
 from headrace.infra.artifacts import Artifacts
+from headrace.infra.continuity import BeyondLog, HistoryGone
 from headrace.infra.follow import Follower
 from headrace.infra.memory_bus import MemoryBus
 from headrace.infra.service import Wiring
@@ -650,3 +651,27 @@ def test_a_plain_recipe_through_the_shell_is_rivers(plant):
     plant.ask()
     plant.learned(30)
     assert plant.digest() == plant.plain()
+
+
+def test_a_run_whose_next_examples_are_deleted_is_refused_and_skips_none(plant):
+    plant.ask()
+    plant.learned(20)
+    plant.lockstep.close()
+    plant.control.close()
+    place = ("rain.labelled-examples", 0)
+    plant.label(5)
+    plant.bus.delete_records(place, 23)
+    plant.start()
+    with pytest.raises(HistoryGone, match=r"offset 20 of rain.labelled-examples partition 0.*begins at 23.*release"):
+        plant.settle()
+
+
+def test_a_run_that_learned_what_the_log_lost_is_refused(plant):
+    plant.ask()
+    plant.learned(20)
+    plant.lockstep.close()
+    plant.control.close()
+    plant.bus.cut_back(("rain.labelled-examples", 0), 15)
+    plant.start()
+    with pytest.raises(BeyondLog, match=r"offset 20 of rain.labelled-examples partition 0.*ends at 15"):
+        plant.settle()
