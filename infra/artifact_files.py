@@ -6,10 +6,11 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+Pause = Callable[[float], object]  # waits so many seconds, or less where somebody is in a hurry
 CHUNK_BYTES = 1 << 20
 DISK_SHARE = 2  # times as long as a gentle writer keeps the disk busy it leaves it to others
 
@@ -42,16 +43,16 @@ class Folder:
             what = f"{os.strerror(error.errno or 0)}, so the artifact is not stored; `headrace doctor` shows the disk"
             raise OSError(error.errno, what, path) from error
 
-    def take(self, name: str, pieces: Iterable[bytes], stage: Path, *, gently: bool) -> None:
+    def take(self, name: str, pieces: Iterable[bytes], stage: Path, pause: Pause | None = None) -> None:
         """Make a large file durable, piece by piece. Raises OSError; then it is not there.
 
-        `gently`: never much of it waits for the disk at once, so that others' fsyncs need not wait for it.
+        With `pause` never much of it waits for the disk at once, so that others' fsyncs need not wait for it.
         """
         path = f"{self._root}/{name}"
         temporary = f"{path}.{secrets.token_hex(4)}.tmp"
         try:
             _make(os.path.dirname(path))
-            _write_pieces(temporary, pieces, gently=gently)
+            _write_pieces(temporary, pieces, pause)
             os.replace(temporary, path)
             _sync_folder(os.path.dirname(path))
         except BaseException:
@@ -104,11 +105,11 @@ class Remote:
         self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
         self._system.pipe_file(path, data)
 
-    def take(self, name: str, pieces: Iterable[bytes], stage: Path, *, gently: bool) -> None:
+    def take(self, name: str, pieces: Iterable[bytes], stage: Path, pause: Pause | None = None) -> None:
         """Upload a large file: who makes its pieces is done before a slow network is, so it stands in `stage` first."""
         path, temporary = f"{self._root}/{name}", stage / f"upload.{secrets.token_hex(4)}.tmp"
         try:
-            _write_pieces(str(temporary), pieces, gently=gently)
+            _write_pieces(str(temporary), pieces, pause)
             self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._system.put_file(str(temporary), path)
         finally:
@@ -155,14 +156,14 @@ def _write_durably(path: str, data: bytes) -> None:
         os.close(descriptor)
 
 
-def _write_pieces(path: str, pieces: Iterable[bytes], *, gently: bool) -> None:
+def _write_pieces(path: str, pieces: Iterable[bytes], pause: Pause | None) -> None:
     with open(path, "xb", buffering=0) as file:
         for piece in pieces:
             begun = time.monotonic()
             file.write(piece)
-            if gently:
+            if pause is not None:
                 os.fsync(file.fileno())
-                time.sleep(DISK_SHARE * (time.monotonic() - begun))
+                pause(DISK_SHARE * (time.monotonic() - begun))
         os.fsync(file.fileno())
 
 

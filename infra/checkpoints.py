@@ -23,7 +23,7 @@ import lmdb
 import msgspec
 import structlog
 
-from headrace.infra.artifact_files import files_at
+from headrace.infra.artifact_files import Pause, files_at
 from headrace.infra.bus import Place
 from headrace.infra.continuity import CLEAN
 from headrace.infra.state_copy import CopyGivenUp
@@ -77,10 +77,13 @@ class Checkpoints:
         self._key_id = hashlib.sha256(b"headrace key id " + key).hexdigest()[:12]
         self._log = structlog.get_logger()
 
-    def save(self, store: StateStore, fold: str, place: Place, *, gently: bool) -> tuple[int, bool] | None:
-        """Copy the store's last commit; its offset and cleanness. None, and a line in the log, where that fails."""
+    def save(self, store: StateStore, fold: str, place: Place, pause: Pause | None = None) -> tuple[int, bool] | None:
+        """Copy the store's last commit; its offset and cleanness. None, and a line in the log, where that fails.
+
+        Beside a loop that works, `pause` between pieces leaves it the disk.
+        """
         try:
-            saved = self._save(store, fold, place, gently=gently)
+            saved = self._save(store, fold, place, pause)
         except (OSError, StateRefused, CopyGivenUp, lmdb.Error, RowDamaged, ValueError) as error:
             self._log.warning("checkpoint failed", fold=fold, topic=place[0], partition=place[1], reason=str(error))
             return None
@@ -110,7 +113,7 @@ class Checkpoints:
             self._files.delete(name)
         return sum(name.endswith(".json") for name in names)
 
-    def _save(self, store: StateStore, fold: str, place: Place, *, gently: bool) -> Checkpoint:
+    def _save(self, store: StateStore, fold: str, place: Place, pause: Pause | None) -> Checkpoint:
         digest, size = hashlib.sha256(), 0
 
         def counted(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -122,7 +125,7 @@ class Checkpoints:
 
         name = f"{_folder(fold, place)}/{secrets.token_hex(16)}.mdb"
         with store.copy() as (head, pieces):
-            self._files.take(name, counted(pieces), store.folder, gently=gently)
+            self._files.take(name, counted(pieces), store.folder, pause)
         meta = head.meta
         made = Checkpoint(
             **{name: meta[name] for name in ("fold", "topic", "topic_id", "headrace", "python", "river", "release")},
@@ -213,19 +216,24 @@ class Background:
         self._every_s, self._clock = every_s, clock
         self._due = clock() + every_s
         self._thread: threading.Thread | None = None
+        self._hurry = threading.Event()
 
-    def take(self, each: list[Callable[[], None]]) -> None:
+    def take(self, each: list[Callable[[Pause], None]]) -> None:
         """Begin one of each if that is due and the ones before are done."""
         if self._clock() < self._due or (self._thread is not None and self._thread.is_alive()):
             return
         self._due = self._clock() + self._every_s
-        self._thread = threading.Thread(target=lambda: [one() for one in each], name="checkpoints", daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: [one(self._hurry.wait) for one in each], name="checkpoints", daemon=True
+        )
         self._thread.start()
 
     def wait(self) -> None:
-        """Until those under way are done."""
+        """Until those under way are done, which need not be gentle any more."""
         if self._thread is not None:
+            self._hurry.set()
             self._thread.join()
+            self._hurry.clear()
 
 
 def _copies_last(name: str) -> bool:

@@ -26,7 +26,7 @@ from headrace.services import FOLDS, SERVICES
 
 REFUSED, DRAIN = 3, "--drain"
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.05, 15.0, 5.0
-STOP_S = 10.0
+STOP_S = 25.0  # a last checkpoint of a million rows takes some seconds; Docker waits 30
 WITH_RIVER = tuple(s for s in SERVICES if any(f.service == s and f.needs_river for f in FOLDS))
 WITH_STATE = tuple(s for s in SERVICES if any(f.service == s for f in FOLDS))
 WITH_LIBRARIES_OF_THEIR_OWN = ("recorder", "scheduler")

@@ -24,6 +24,7 @@ from headrace.schemas.topics import parse_name
 from headrace.services import Fold
 
 if TYPE_CHECKING:
+    from headrace.infra.artifact_files import Pause
     from headrace.infra.checkpoints import Checkpoints
 
 
@@ -157,12 +158,12 @@ class Worker:
             return
         if not self.clean:
             self._commit(clean=True)
-        self.checkpoint(gently=False)
+        self.checkpoint()
 
-    def checkpoint(self, *, gently: bool = True) -> None:
-        """Upload a copy of the last commit, unless that was done. From any thread; `gently` beside a loop."""
+    def checkpoint(self, pause: Pause | None = None) -> None:
+        """Upload a copy of the last commit, unless that was done. From any thread; with `pause` beside a loop."""
         if self._checkpoints is not None and self._store is not None and self._committed not in (None, self._copied):
-            saved = self._checkpoints.save(self._store, self.fold.id, self.place, gently=gently)
+            saved = self._checkpoints.save(self._store, self.fold.id, self.place, pause)
             self._copied = saved or self._copied
 
     def close(self) -> None:
