@@ -8,9 +8,8 @@ from headrace.services.trainer.lockstep import Lockstep
 
 
 def build(wiring: Wiring) -> list[Tickable]:
-    """The fold that decides which runs live, and the runs."""
-    deciding = wiring.fold("trainer", control)
-    return [Lockstep(wiring, deciding), deciding]
+    """The runs, and the fold that decides which of them live."""
+    return [Lockstep(wiring), wiring.fold("trainer", control)]
 
 
 def main() -> None:

@@ -1,14 +1,20 @@
-"""The trainer's shell: gives each pipeline's runs their labelled examples, as `control` says which runs live."""
+"""The trainer's shell: gives each pipeline's runs their labelled examples, as `control` says which runs live.
+
+It folds `control-log` for itself, as a table: the group that reads it in order to decide may have given it to another
+process than the one that has the labelled examples.
+"""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from headrace.infra.bus import Place, Producer
 from headrace.infra.continuity import BeyondLog, HistoryGone
-from headrace.infra.follow import Pipelines
-from headrace.infra.runtime import FoldRunner
+from headrace.infra.follow import Follower, Pipelines
+from headrace.infra.runtime import FOLLOW_S, FoldRunner
 from headrace.infra.service import Wiring
+from headrace.schemas.record import Record
 from headrace.schemas.topics import full_name
 from headrace.services.trainer import control
 from headrace.services.trainer.runs import FOLD, Runs
@@ -17,11 +23,17 @@ from headrace.services.trainer.runs import FOLD, Runs
 class Lockstep:
     """A member of the group that reads `<p>.labelled-examples`, with one `Runs` for each pipeline."""
 
-    def __init__(self, wiring: Wiring, deciding: FoldRunner) -> None:
-        """`deciding` is the runner of the fold `control`, which must be ticked beside this."""
-        self._wiring, self._deciding = wiring, deciding
-        self._control_log = (full_name("control-log", namespace=wiring.namespace), 0)
-        self._known_to = wiring.bus.offsets(self._control_log)[1]
+    def __init__(self, wiring: Wiring) -> None:
+        """Reads what was decided before. Raises BusError where it cannot be read."""
+        self._wiring = wiring
+        control_log = full_name("control-log", namespace=wiring.namespace)
+        wiring.bus.offsets((control_log, 0))  # raises where it is missing
+        self._decisions = Follower(wiring.bus, wiring.namespace, [control_log])
+        self._decided = control.State()
+        self._clock = wiring.timing.get("clock", time.monotonic)
+        self._follow_s = wiring.timing.get("follow_s", FOLLOW_S)
+        self._next_follow = self._clock()
+        self._fold(self._decisions.read_to_end())
         self._releases = 0
         self._runner = FoldRunner(
             FOLD,
@@ -43,6 +55,7 @@ class Lockstep:
         for worker in self._workers():
             worker.finish()
         self._runner.close()
+        self._decisions.close()
 
     def counts(self) -> dict[str, Any]:
         """Numbers for /metrics, by place."""
@@ -59,16 +72,20 @@ class Lockstep:
         return [worker for worker in self._runner.workers.values() if isinstance(worker, Runs)]
 
     def _follow(self) -> int:
-        decided = self._deciding.workers.get(self._control_log)
-        if decided is None or decided.offset < self._known_to:
-            return 0  # what was decided before this process began is not read yet
-        state: control.State = decided.state  # type: ignore[attr-defined]
-        begun = 0
+        now, done = self._clock(), 0
+        if now >= self._next_follow:
+            self._next_follow = now + self._follow_s
+            done = self._fold(self._decisions.poll())
         for worker in self._workers():
-            trained = state.pipelines.get(worker.pipeline)
+            trained = self._decided.pipelines.get(worker.pipeline)
             if trained is not None:
-                begun += self._follow_one(worker, trained)
-        return begun
+                done += self._follow_one(worker, trained)
+        return done
+
+    def _fold(self, records: list[Record]) -> int:
+        for record in records:
+            control.step(self._decided, record, None)  # what it tells, the fold's own runner tells
+        return len(records)
 
     def _check_log(self, worker: Runs, start: int) -> None:
         """Raises HistoryGone, BeyondLog: a run learns its range without a gap, or it is another model."""
