@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions
+from confluent_kafka.admin import AdminClient
 
 from headrace.infra import create_topics, local_broker, supervisor
 from headrace.infra.artifacts import Artifacts
@@ -53,6 +55,13 @@ class Stack:
 
     def raw_count(self, name: str, pipeline: str = "") -> int:
         return self.bus.offsets((self.topic(name, pipeline), 0))[1]
+
+    def committed(self, fold: str) -> int:
+        """The sum of a group's offsets."""
+        admin = AdminClient({"bootstrap.servers": self.settings.bootstrap_servers, "log_level": 0})
+        group = f"{self.namespace}headrace-{fold}"
+        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+        return sum(max(part.offset, 0) for part in asked[group].result(20).topic_partitions or ())
 
     def pid(self, service: str) -> int:
         return int(supervisor.states(self.home)[service]["pid"] or 0)
