@@ -10,10 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import chain, pairwise
-from typing import Any, cast
+from typing import Any
 
 from common import Child, Line, arguments, broker, made_up, note, quantile, tell
-from confluent_kafka import Producer as Publisher
 from stack import Encoded, Stack, encoded, stack, wait
 
 from headrace.infra.bus import TopicSpec
@@ -48,9 +47,7 @@ def stream(
     Returns when each record was published, by kind and key, and the messages with the time each became visible.
     """
     bus = KafkaBus(address, linger_ms=0)
-    # not an idempotent one: that waits half a second for its number when it is made
-    producer, reader = Publisher({"bootstrap.servers": address, "linger.ms": 0, "acks": "all"}), bus.reader()
-    producer.list_topics(to)
+    producer, reader = bus.producer("bench-publisher"), bus.reader()
     first, end = bus.offsets((read, 0))
     reader.assign({(read, 0): max(first, end - 1)})
     while end > first and not reader.poll(1, 0.5):
@@ -65,10 +62,10 @@ def stream(
         while record is not None and time.time() >= begin + rows / rate:
             kind, key, body, headers = record
             sent[kind.encode() + b" " + key] = time.time()
-            producer.produce(to, body, key, headers=cast(Any, headers))
+            producer.produce(to, None, key, body, headers, 0)
             rows += kind == "example"
             record = next(queue, None)
-        producer.poll(0)
+        producer.poll()
         due = begin + rows / rate - time.time() if record is not None else 0.05
         for message in reader.poll(100, min(max(due, 0.0), 0.05)):
             seen.append((time.time(), message))
@@ -76,6 +73,7 @@ def stream(
             break
     producer.flush()
     reader.close()
+    producer.close()
     bus.close()
     return sent, seen
 

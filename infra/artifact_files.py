@@ -29,32 +29,28 @@ class Folder:
 
     def write(self, name: str, data: bytes) -> None:
         """Make a file durable. Raises OSError with its name; then it is not there."""
-        path = f"{self._root}/{name}"
-        folder = os.path.dirname(path)
-        temporary = f"{path}.{secrets.token_hex(4)}.tmp"
         try:
-            _make(folder)
-            _write_durably(temporary, data)
-            os.replace(temporary, path)
-            _sync_folder(folder)
+            self._write(name, [data], None)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
             what = f"{os.strerror(error.errno or 0)}, so the artifact is not stored; `headrace doctor` shows the disk"
-            raise OSError(error.errno, what, path) from error
+            raise OSError(error.errno, what, f"{self._root}/{name}") from error
 
     def take(self, name: str, pieces: Iterable[bytes], stage: Path, pause: Pause | None = None) -> None:
         """Make a large file durable, piece by piece. Raises OSError; then it is not there.
 
         With `pause` never much of it waits for the disk at once, so that others' fsyncs need not wait for it.
         """
+        self._write(name, pieces, pause)
+
+    def _write(self, name: str, pieces: Iterable[bytes], pause: Pause | None) -> None:
         path = f"{self._root}/{name}"
+        folder = os.path.dirname(path)
         temporary = f"{path}.{secrets.token_hex(4)}.tmp"
         try:
-            _make(os.path.dirname(path))
-            _write_pieces(temporary, pieces, pause)
+            _make(folder)
+            _write_durably(temporary, pieces, pause)
             os.replace(temporary, path)
-            _sync_folder(os.path.dirname(path))
+            sync_folder(folder)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -109,7 +105,7 @@ class Remote:
         """Upload a large file: who makes its pieces is done before a slow network is, so it stands in `stage` first."""
         path, temporary = f"{self._root}/{name}", stage / f"upload.{secrets.token_hex(4)}.tmp"
         try:
-            _write_pieces(str(temporary), pieces, pause)
+            _write_durably(str(temporary), pieces, pause)
             self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._system.put_file(str(temporary), path)
         finally:
@@ -145,26 +141,19 @@ class Remote:
             self._system.rm_file(f"{self._root}/{name}")
 
 
-def _write_durably(path: str, data: bytes) -> None:
+def _write_durably(path: str, pieces: Iterable[bytes], pause: Pause | None) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o640)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        for piece in pieces:
+            begun, view = time.monotonic(), memoryview(piece)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            if pause is not None:
+                os.fsync(descriptor)
+                pause(DISK_SHARE * (time.monotonic() - begun))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _write_pieces(path: str, pieces: Iterable[bytes], pause: Pause | None) -> None:
-    with open(path, "xb", buffering=0) as file:
-        for piece in pieces:
-            begun = time.monotonic()
-            file.write(piece)
-            if pause is not None:
-                os.fsync(file.fileno())
-                pause(DISK_SHARE * (time.monotonic() - begun))
-        os.fsync(file.fileno())
 
 
 def _make(folder: str) -> None:
@@ -175,16 +164,14 @@ def _make(folder: str) -> None:
         folder = os.path.dirname(folder)
     for part in reversed(missing):
         os.makedirs(part, exist_ok=True)
-        _sync_folder(os.path.dirname(part))
+        sync_folder(os.path.dirname(part))
 
 
-def _sync_folder(folder: str) -> None:
-    if os.name != "nt":  # Windows lets nobody open a folder
-        _sync(folder)
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def sync_folder(folder: str | Path) -> None:
+    """Make the entries of a folder durable: the files that were made, renamed or deleted there."""
+    if os.name == "nt":  # Windows lets nobody open a folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -7,7 +7,6 @@ there as a whole or not at all, at the price of two fsyncs: `head -1` shows the 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import sys
 from functools import cache
@@ -16,9 +15,9 @@ from importlib import metadata
 import msgspec
 
 from headrace.infra.artifact_files import files_at
+from headrace.infra.signed_line import key_id, read_line, sign_line
 
 URI = re.compile(r"[a-z][a-z0-9-]{0,40}/[0-9a-f]{2}/[0-9a-f]{64}-[0-9a-f]{8}")
-_FIRST_LINE = re.compile(rb'(\{[^\n]*),"hmac":"([0-9a-f]{64})"\}\n')
 _RESTORE = "restore it from a backup, or let `headrace reproduce` fold it again from the log"
 
 
@@ -75,7 +74,7 @@ class Artifacts:
     def __init__(self, url: str, key: bytes) -> None:
         self.url = url
         self._key = key
-        self.key_id = hashlib.sha256(b"headrace key id " + key).hexdigest()[:12]
+        self.key_id = key_id(key)
         self._python, self._river = versions()
         self._files = files_at(url)
 
@@ -96,7 +95,7 @@ class Artifacts:
         uri = _uri(filled, body)
         if not URI.fullmatch(uri):
             raise ValueError(f"an artifact's kind is a word such as model or source, not {manifest.kind!r}")
-        content = b'%b,"hmac":"%b"}\n%b' % (body[:-1], self._hmac(body).encode(), data)
+        content = sign_line(self._key, body) + data
         if self._files.read(uri) != content:
             self._files.write(uri, content)
         return uri
@@ -149,13 +148,11 @@ class Artifacts:
         content = self._files.read(uri) if URI.fullmatch(uri) else None
         if content is None:
             raise ArtifactMissing(f"there is no artifact {uri} in {self.url}; `headrace doctor` checks the store")
-        signed = _FIRST_LINE.match(content)
+        signed = read_line(content)
         if signed is None:
             raise ArtifactTampered(f"artifact {uri}: its manifest cannot be read; {_RESTORE}")
-        body = signed[1] + b"}"
-        is_authentic = hmac.compare_digest(self._hmac(body), signed[2].decode())
         try:
-            manifest = msgspec.json.decode(body, type=Manifest)
+            manifest = msgspec.json.decode(signed.body, type=Manifest)
         except msgspec.DecodeError:
             raise ArtifactTampered(f"artifact {uri}: its manifest cannot be read; {_RESTORE}") from None
         if manifest.key_id != self.key_id:
@@ -163,14 +160,11 @@ class Artifacts:
                 f"artifact {uri} was signed with key {manifest.key_id}, this is {self.key_id}; set "
                 "HEADRACE_ARTIFACT_KEY to the key it was made with"
             )
-        if not is_authentic:
+        if not signed.is_authentic(self._key):
             raise ArtifactTampered(f"artifact {uri}: its manifest is not what was signed; {_RESTORE}")
-        if uri != _uri(manifest, body):
+        if uri != _uri(manifest, signed.body):
             raise ArtifactTampered(f"artifact {uri}: another one stands in its place; {_RESTORE}")
-        return manifest, memoryview(content)[signed.end() :]
-
-    def _hmac(self, body: bytes) -> str:
-        return hmac.digest(self._key, body, "sha256").hex()
+        return manifest, memoryview(content)[signed.end :]
 
 
 def _uri(manifest: Manifest, body: bytes) -> str:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import hmac
 import os
-import re
 import secrets
 import threading
 import time
@@ -23,9 +21,10 @@ import lmdb
 import msgspec
 import structlog
 
-from headrace.infra.artifact_files import Pause, files_at
+from headrace.infra.artifact_files import Pause, files_at, sync_folder
 from headrace.infra.bus import Place
 from headrace.infra.continuity import CLEAN
+from headrace.infra.signed_line import key_id, read_line, sign_line
 from headrace.infra.state_copy import CopyGivenUp
 from headrace.infra.state_rows import RowDamaged
 from headrace.infra.store import StateRefused
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 ROOT = "checkpoints"
 KEPT = 2
-_SIGNED = re.compile(rb'(\{.*),"hmac":"([0-9a-f]{64})"\}\n', re.DOTALL)
+PURPOSE = b"headrace-checkpoint-1 "
 
 FolderOf = Callable[[str, Place], Path]
 
@@ -74,7 +73,7 @@ class Checkpoints:
 
     def __init__(self, url: str, key: bytes, folder_of: FolderOf) -> None:
         self._key, self._files, self._folder_of = key, files_at(url), folder_of
-        self._key_id = hashlib.sha256(b"headrace key id " + key).hexdigest()[:12]
+        self._key_id = key_id(key)
         self._log = structlog.get_logger()
 
     def save(self, store: StateStore, fold: str, place: Place, pause: Pause | None = None) -> tuple[int, bool] | None:
@@ -138,7 +137,7 @@ class Checkpoints:
             sha256=digest.hexdigest(),
             key_id=self._key_id,
         )
-        self._files.write(made.manifest, self._signed(made))
+        self._files.write(made.manifest, sign_line(self._key, msgspec.json.encode(made), PURPOSE))
         self._thin(made)
         return made
 
@@ -158,11 +157,7 @@ class Checkpoints:
                 raise CheckpointRefused(f"{wanted.copy} is not what was signed")
             (folder / "lock.mdb").unlink(missing_ok=True)
             new.replace(folder / "data.mdb")
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(folder)
 
     def _all(self, fold: str, place: Place, topic_id: str) -> list[Checkpoint]:
         """Those with an authentic manifest; this topic's before others', newest first."""
@@ -176,14 +171,14 @@ class Checkpoints:
         return sorted(found, key=lambda one: (one.topic_id == topic_id, one.offset, one.clean), reverse=True)
 
     def _read(self, name: str, fold: str, place: Place) -> Checkpoint:
-        signed = _SIGNED.fullmatch(self._files.read(name) or b"")
-        if signed is None:
+        content = self._files.read(name) or b""
+        signed = read_line(content)
+        if signed is None or signed.end != len(content):
             raise CheckpointRefused(f"{name} is torn")
-        body = signed[1] + b"}"
-        if not hmac.compare_digest(self._hmac(body), signed[2].decode()):
+        if not signed.is_authentic(self._key, PURPOSE):
             raise CheckpointRefused(f"{name} is not what was signed with this HEADRACE_ARTIFACT_KEY")
         try:
-            found = msgspec.json.decode(body, type=Checkpoint)
+            found = msgspec.json.decode(signed.body, type=Checkpoint)
         except msgspec.DecodeError as error:
             raise CheckpointRefused(f"{name} was written by another version ({error})") from None
         if (found.fold, found.topic, found.partition) != (fold, *place) or found.manifest != name:
@@ -200,13 +195,6 @@ class Checkpoints:
     def _names(self, fold: str, place: Place) -> Iterator[str]:
         folder = _folder(fold, place)
         return (f"{folder}/{name}" for name in self._files.names(folder) if name.endswith((".json", ".mdb", ".tmp")))
-
-    def _signed(self, made: Checkpoint) -> bytes:
-        body = msgspec.json.encode(made)
-        return b'%b,"hmac":"%b"}\n' % (body[:-1], self._hmac(body).encode())
-
-    def _hmac(self, body: bytes) -> str:
-        return hmac.digest(self._key, b"headrace-checkpoint-1 " + body, "sha256").hex()
 
 
 class Background:

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 # How long the first part waits when none had work (a record ends the wait); the others are asked in between. It grows
 # while nothing happens, which takes idle services from 1 % of a core each to a third of that.
 IDLE_S, LONGEST_IDLE_S = 0.02, 0.2
-REFUSED, FAILED = 3, 1
-DRAIN = "--drain"  # fold what is there, leave the state cleanly, end: what the next version needs to take it up
+FAILED = 1
 
 
 class Tickable(Protocol):
@@ -113,7 +112,7 @@ def run_service(name: str, build: Build) -> None:
     from headrace.infra.logs import configure_logs
     from headrace.infra.settings import SettingsError
     from headrace.infra.store import StateRefused
-    from headrace.infra.supervisor import write_run_file
+    from headrace.infra.supervisor import DRAIN, REFUSED, write_run_file
     from headrace.infra.worker import StepFailed
 
     stop = Stop()

@@ -24,7 +24,8 @@ from types import FrameType
 
 from headrace.services import FOLDS, SERVICES
 
-REFUSED, DRAIN = 3, "--drain"
+REFUSED = 3  # a service's exit status
+DRAIN = "--drain"  # fold what is there, leave the state cleanly, end: what the next version needs to take it up
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.05, 15.0, 5.0
 STOP_S = 25.0  # a last checkpoint of a million rows takes some seconds; Docker waits 30
 WITH_RIVER = tuple(s for s in SERVICES if any(f.service == s and f.needs_river for f in FOLDS))

@@ -154,3 +154,12 @@ class LabelCorrected(StreamEvent, frozen=True):
     corrected: Label
     labelled_at_ms: int
     entity: str | None = None
+
+
+def key_of(id: str, entity: str | None) -> str:
+    """One key for an id and its entity, which no other pair shares; a pipeline either has entities or has none.
+
+    >>> key_of("d1", None), key_of("d1", "station 7")
+    ('d1', '9 station 7d1')
+    """
+    return id if entity is None else f"{len(entity)} {entity}{id}"

@@ -131,8 +131,7 @@ def run(choices: Choices, say: Any) -> dict[str, Any]:
         say.print(f"[dim]Services are up after {time.monotonic() - began:.1f} s[/]")
         release_rainfall(settings, bus, choices)
         progress, seen = Progress(), Observed()
-        producer = bus.producer("demo-publisher")  # an idempotent producer needs half a second for its number
-        publisher = threading.Thread(target=publish, args=(producer, namespace, choices, progress), daemon=True)
+        publisher = threading.Thread(target=publish, args=(bus, namespace, choices, progress), daemon=True)
         watch_live(bus, namespace, choices, seen, progress, publisher, say)
         if progress.error is not None:
             raise progress.error
@@ -182,9 +181,10 @@ def release_rainfall(settings: Any, bus: Any, choices: Choices) -> None:
     release_file(path, settings, bus, by="demo")
 
 
-def publish(producer: Any, namespace: str, choices: Choices, progress: Progress) -> None:
+def publish(bus: Any, namespace: str, choices: Choices, progress: Progress) -> None:
     """Publish the stream at the chosen rate; the body of the publisher's thread."""
     try:
+        producer = bus.producer("demo-publisher")
         topic = full_name("<p>.data-arrived", PIPELINE, namespace)
         progress.began = time.monotonic()
         rows = 0

@@ -93,10 +93,5 @@ class Kept:
         return -1, -1
 
 
-def key_of(identity: str, entity: str | None) -> str:
-    """One key for an id and its entity; a pipeline either has entities or has none."""
-    return identity if entity is None else f"{len(entity)} {entity}{identity}"
-
-
 def _mark(key: str) -> bytes:
     return crc32(key.encode("utf-8", "surrogatepass")).to_bytes(MARK_BYTES, "big")

@@ -8,16 +8,16 @@ label replaces the first one here, and nowhere else: runs and gates go on by wha
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from headrace.schemas.control import Alias, LabelsCounted, MetricsUpdated, PipelineReleased, PipelineRetired
 from headrace.schemas.record import BEFORE_ALL_MS, OUTPUTS_PER_STEP, Emit, Record, first_place
-from headrace.schemas.stream import ArmPrediction, ExampleLabelled, LabelCorrected, Tick
+from headrace.schemas.stream import ArmPrediction, ExampleLabelled, LabelCorrected, Tick, key_of
 from headrace.services.evaluator.coverage import Coverage
-from headrace.services.evaluator.kept import Kept, Row, key_of
+from headrace.services.evaluator.kept import Kept, Row
 from headrace.services.evaluator.lean import Labelled, decode_labelled
 from headrace.services.evaluator.scores import Task, checked, has_probabilities
 from headrace.services.evaluator.slices import Slicer
@@ -26,6 +26,7 @@ from headrace.services.evaluator.tally import NAMES, WINDOW_ROWS, Tally, numbers
 MINUTE_MS = 60_000
 RUNS_KEPT = 16  # arms and their late labels; the one that was silent longest goes first
 FIRST_COUNT = 200
+NOTHING: Mapping[str, Any] = {}
 PARTS_A_STEP = OUTPUTS_PER_STEP // 4  # slices told in one step, in two scopes each; windows that end need the rest
 
 World = type(None)
@@ -162,9 +163,9 @@ def _score(state: State, event: Labelled | ExampleLabelled, record: Record, emit
                 part = scores.parts[name] = Tally(tally.names, record.offset, fades=False)
             part.add(row, record.offset)
             if part.window_n >= WINDOW_ROWS:
-                emits += _report_part(scores, name, part, record.pipeline)
+                emits += _told(scores, part, record.pipeline, slice=name)
                 part.begin_window(record.offset + 1)
-    key = predicted.id if predicted.entity is None else key_of(predicted.id, predicted.entity)
+    key = key_of(predicted.id, predicted.entity)
     kept = Row(key, record.offset, event.label, predicted.predictions, predicted.baselines, places, slices)
     state.kept.add(kept, len(record.body), state.marks, state.blocks)
 
@@ -223,35 +224,40 @@ def _report(state: State, scores: Scores, pipeline: str) -> list[Emit]:
         more["corrected"] = float(scores.corrected)
     if state.counts["corrected_too_late"]:
         more["corrected_too_late"] = float(state.counts["corrected_too_late"])
-    return [
-        _emit(
-            scores,
-            pipeline,
-            scope=report.scope,
-            n=report.n,
-            coverage=window_coverage if report.scope == "windowed" else coverage.share(),
-            metrics=report.metrics | (more if report.scope == "cumulative" else {}),
-            window=(scores.tally.window_start, scores.tally.window_end) if report.scope == "windowed" else None,
-        )
-        for report in scores.tally.reports()
-    ]
+    share = coverage.share()
+    covered = {"windowed": window_coverage, "fading": share, "cumulative": share}
+    return _told(scores, scores.tally, pipeline, covered=covered, more={"cumulative": more})
 
 
-def _report_part(scores: Scores, name: str, part: Tally, pipeline: str) -> list[Emit]:
-    """The scores of one slice. Which slice an example was in whose label never came is not known here: no coverage."""
-    return [
-        _emit(
-            scores,
-            pipeline,
+def _told(
+    scores: Scores,
+    tally: Tally,
+    pipeline: str,
+    *,
+    slice: str | None = None,
+    covered: Mapping[str, float | None] = NOTHING,
+    more: Mapping[str, dict[str, float]] = NOTHING,
+) -> list[Emit]:
+    """The scores of an arm's run, or of one slice of it, in every scope; coverage and further numbers by scope.
+
+    Which slice an example was in whose label never came is not known here: a slice has no coverage.
+    """
+    events = [
+        MetricsUpdated(
+            pipeline=pipeline,
+            alias=scores.alias,
+            version=scores.version,
+            run=scores.run,
             scope=report.scope,
             n=report.n,
-            coverage=None,
-            metrics=report.metrics,
-            slice=name,
-            window=(part.window_start, part.window_end) if report.scope == "windowed" else None,
+            coverage=covered.get(report.scope),
+            metrics=report.metrics | more.get(report.scope, {}),
+            slice=slice,
+            window=(tally.window_start, tally.window_end) if report.scope == "windowed" else None,
         )
-        for report in part.reports()
+        for report in tally.reports()
     ]
+    return [Emit("metrics", event, pipeline.encode(), partition=0) for event in events]
 
 
 def _tell_owed(state: State, pipeline: str, emits: list[Emit]) -> None:
@@ -262,9 +268,4 @@ def _tell_owed(state: State, pipeline: str, emits: list[Emit]) -> None:
         scores = state.arms.get((alias, run))
         part = scores.parts.get(name) if scores is not None else None
         if scores is not None and part is not None and part.unreported:
-            emits += _report_part(scores, name, part, pipeline)
-
-
-def _emit(scores: Scores, pipeline: str, **more: Any) -> Emit:
-    updated = MetricsUpdated(pipeline=pipeline, alias=scores.alias, version=scores.version, run=scores.run, **more)
-    return Emit("metrics", updated, pipeline.encode(), partition=0)
+            emits += _told(scores, part, pipeline, slice=name)

@@ -19,7 +19,7 @@ from headrace.schemas.codec import TYPE_OF
 from headrace.schemas.control import PipelineReleased, PipelineRetired
 from headrace.schemas.policies import Labels, Retention
 from headrace.schemas.record import BEFORE_ALL_MS, OUTPUTS_PER_STEP, SEQUENCES_PER_OFFSET, Emit, Record
-from headrace.schemas.stream import ExampleLabelled, Label, LabelCorrected, Problem, RecordRejected, Tick
+from headrace.schemas.stream import ExampleLabelled, Label, LabelCorrected, Problem, RecordRejected, Tick, key_of
 from headrace.services.joiner.rows import (
     Answered,
     Done,
@@ -29,7 +29,6 @@ from headrace.services.joiner.rows import (
     Waiting,
     decode_answered,
     decode_predicted,
-    key_of,
     log_key_of,
 )
 
@@ -95,7 +94,7 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
 
 
 def _prediction(state: State, record: Record, event: Predicted, emits: list[Emit]) -> None:
-    key = key_of(event)
+    key = key_of(event.id, event.entity)
     mark = crc32(event.features)
     first = state.pending.get(key) or state.done.get(key)
     if first is not None:
@@ -122,7 +121,7 @@ def _prediction(state: State, record: Record, event: Predicted, emits: list[Emit
 
 
 def _label(state: State, record: Record, event: Answered, emits: list[Emit]) -> None:
-    key = key_of(event)
+    key = key_of(event.id, event.entity)
     row = state.pending.get(key)
     if row is None:
         _label_alone(state, record, key, event, emits)

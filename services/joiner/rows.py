@@ -70,12 +70,6 @@ decode_predicted = msgspec.json.Decoder(Predicted).decode
 decode_answered = msgspec.json.Decoder(Answered).decode
 
 
-def key_of(row: Predicted | Answered) -> str:
-    """One key for an id and its entity; a pipeline either has entities or has none."""
-    entity = row.entity
-    return row.id if entity is None else f"{len(entity)} {entity}{row.id}"
-
-
 def log_key_of(row: Predicted | Answered) -> bytes:
     """The key of the row's records in every data topic."""
     return (row.entity or row.id).encode()

@@ -82,10 +82,9 @@ class Exporter:
 
     def run_when_due(self) -> None:
         """Start a snapshot when it is time; announce what became of it. Does not wait."""
-        self._announce()
         if self._thread is not None and not self._thread.is_alive():
             self._thread = None
-            self._announce()
+        self._announce()
         if self._thread is None and self._clock() >= self._due:
             self._due = self._clock() + self._every_s
             if self._inline:

@@ -24,7 +24,7 @@ from headrace.schemas.stream import Problem, RecordRejected, Tick
 from headrace.services.validator.compiled import MAX_BYTES, Compiled, compile_contract, encode
 from headrace.services.validator.examine import EXAMPLE, LABEL, OURS, Refused, examine
 from headrace.services.validator.reasons import problem
-from headrace.services.validator.seen import SAME, forget, key_of, remember_example, remember_label
+from headrace.services.validator.seen import SAME, forget, remember_example, remember_label, seen_key
 from headrace.services.validator.tidy import Accepted, Arrival, accepted, tidy
 from headrace.services.validator.times import AHEAD, EARLIEST, minute_end, to_datetime
 from headrace.services.validator.window import Window, count_extras, count_reject, window_event
@@ -140,7 +140,7 @@ def _forward_example(state: State, record: Record, c: Compiled, event_type: str 
         )
     entity, example_id = example.entity, example.id
     mark = c.layout | crc32(c.fingerprint(*row))
-    first = remember_example(state.examples, key_of(entity, example_id), mark, record.offset)
+    first = remember_example(state.examples, seen_key(example_id, entity), mark, record.offset)
     if first is not None:
         return _repeated(state, record, example_id, first)
     window = state.window
@@ -158,7 +158,7 @@ def _forward_label(state: State, record: Record, c: Compiled, event_type: str | 
         return _look_closer(state, record, c, event_type)
     if body.count(b'"') != c.label_quotes or len(body) > MAX_BYTES or not EARLIEST <= label.time <= state.latest:
         return _look_closer(state, record, c, event_type)
-    if not remember_label(state.labels, key_of(label.entity, label.id), encode(label.label)):
+    if not remember_label(state.labels, seen_key(label.id, label.entity), encode(label.label)):
         state.window.duplicates += 1
         return []
     state.window.labels += 1
@@ -184,13 +184,13 @@ def _take(state: State, record: Record, c: Compiled, found: Accepted) -> list[Em
     example, label = found.example, found.label
     if example is not None:
         mark = c.layout | crc32(c.fingerprint(*found.row))
-        first = remember_example(state.examples, key_of(example.entity, example.id), mark, record.offset)
+        first = remember_example(state.examples, seen_key(example.id, example.entity), mark, record.offset)
         if first is None:
             emits.append(Emit(VALIDATED, example, (example.entity or example.id).encode()))
             window.rows.append(found.row)
         elif first != SAME or label is None:
             return _repeated(state, record, example.id, first)
-    if label is not None and remember_label(state.labels, key_of(label.entity, label.id), encode(label.label)):
+    if label is not None and remember_label(state.labels, seen_key(label.id, label.entity), encode(label.label)):
         emits.append(Emit(VALIDATED, label, (label.entity or label.id).encode()))
     count_extras(window, found.extras)
     if not emits:

@@ -11,6 +11,8 @@ from collections.abc import MutableMapping
 from hashlib import blake2b
 from itertools import islice
 
+from headrace.schemas.stream import key_of
+
 Seen = MutableMapping[str, bytes]
 
 SAME = -1
@@ -18,9 +20,9 @@ KEY_LENGTH = 64  # longer ids are remembered by their digest
 TRIM = 10_000  # forgotten at once, at most: more than a window can add, and still a short step
 
 
-def key_of(entity: str | None, record_id: str) -> str:
-    """One key for an id and its entity; no two pairs share one."""
-    key = record_id if entity is None else f"{len(entity)} {entity}{record_id}"
+def seen_key(record_id: str, entity: str | None) -> str:
+    """The key of an id and its entity, of a bounded length."""
+    key = key_of(record_id, entity)
     return key if len(key) <= KEY_LENGTH else "#" + blake2b(key.encode(), digest_size=16).hexdigest()
 
 

@@ -56,12 +56,15 @@ class Stack:
     def raw_count(self, name: str, pipeline: str = "") -> int:
         return self.bus.offsets((self.topic(name, pipeline), 0))[1]
 
-    def committed(self, fold: str) -> int:
-        """The sum of a group's offsets."""
-        admin = AdminClient({"bootstrap.servers": self.settings.bootstrap_servers, "log_level": 0})
+    def admin(self) -> AdminClient:
+        """A client of one's own: one that two threads share may keep both waiting."""
+        return AdminClient({"bootstrap.servers": self.settings.bootstrap_servers, "log_level": 0})
+
+    def group_offsets(self, fold: str, admin: AdminClient) -> dict[tuple[str, int], int]:
+        """The offsets of a fold's group by place."""
         group = f"{self.namespace}headrace-{fold}"
         asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-        return sum(max(part.offset, 0) for part in asked[group].result(20).topic_partitions or ())
+        return {(part.topic, part.partition): part.offset for part in asked[group].result(20).topic_partitions or ()}
 
     def pid(self, service: str) -> int:
         return int(supervisor.states(self.home)[service]["pid"] or 0)

@@ -14,8 +14,8 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import OffsetSpec
 from river import linear_model, preprocessing
 
 from headrace import model_bytes
@@ -69,7 +69,7 @@ class Watch:
         self.grew = {name: [] for name in OUTPUT}
         self.went_back, self.stopped = [], threading.Event()
         self._stack, self._ends, self._groups = stack, {}, {}
-        self._admin = AdminClient({"bootstrap.servers": stack.settings.bootstrap_servers, "log_level": 0})
+        self._admin = stack.admin()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -89,7 +89,7 @@ class Watch:
                     name: self._admin.list_offsets({place: OffsetSpec.latest()})[place].result(2).offset
                     for place, name in places.items()
                 }
-                groups = group_offsets(self._admin, self._stack.namespace)
+                groups = group_offsets(self._stack, self._admin)
             except Exception:  # the broker is away
                 continue
             now = time.monotonic()
@@ -233,21 +233,16 @@ def test_whatever_is_killed_or_frozen_nothing_is_lost_or_learned_twice(own_stack
     report(rows, chaos, watch, repeats, stack)
 
 
-def group_offsets(admin, namespace):
-    """The offset of every group of a namespace, by group and place."""
-    found = {}
-    for name in {f"{namespace}headrace-{fold.id}" for fold in FOLDS if fold.service != "scheduler"}:
-        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)])
-        for part in asked[name].result(20).topic_partitions or ():
-            found[name, part.topic, part.partition] = part.offset
-    return found
+def group_offsets(stack, admin):
+    """The offset of every group by fold and place."""
+    folds = {fold.id for fold in FOLDS if fold.service != "scheduler"}
+    return {(fold, *place): offset for fold in folds for place, offset in stack.group_offsets(fold, admin).items()}
 
 
 def lag(stack):
     """By how much each group is behind; only those that are."""
-    admin = AdminClient({"bootstrap.servers": stack.settings.bootstrap_servers, "log_level": 0})
     found = {}
-    for (group, topic, partition), offset in group_offsets(admin, stack.namespace).items():
+    for (group, topic, partition), offset in group_offsets(stack, stack.admin()).items():
         behind = stack.bus.offsets((topic, partition))[1] - offset
         if behind > TICKS_AT_MOST:  # time goes on while we look
             found[group, topic] = behind

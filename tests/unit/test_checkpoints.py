@@ -238,7 +238,11 @@ def test_a_kill_between_copy_and_manifest_leaves_the_one_before_it(joiner, files
     one.predict("a")
     one.drain().now = 11.0
     one.commit()
-    monkeypatch.setattr(one.checkpoints, "_signed", lambda made: (_ for _ in ()).throw(OSError("killed")))
+
+    def killed(*arguments):
+        raise OSError("killed")
+
+    monkeypatch.setattr("headrace.infra.checkpoints.sign_line", killed)
     one.predict("b")
     one.drain().now = 22.0
     one.commit()

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 import pytest
 
 from headrace.infra.bus import TopicSpec
-from headrace.infra.memory_bus import MemoryBus
 from headrace.infra.records import Incoming
 from headrace.infra.runtime import fold_runner
 from headrace.infra.store import StateForeign, Store
@@ -21,11 +20,8 @@ KEY = b"test"
 
 
 @pytest.fixture
-def bus():
-    made = MemoryBus(clock=lambda: 0)
-    for topic in (INPUT, OUTPUT, "rain.data-rejected", "pipelines", INPUT + "-dlq"):
-        made.create_topics([TopicSpec(topic, 1, {})])
-    return made
+def bus(memory_bus):
+    return memory_bus
 
 
 class Joiner:
