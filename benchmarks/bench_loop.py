@@ -79,9 +79,10 @@ def serve(task: Task) -> Cost:
 
 
 def parts_of(service: str, wiring: Wiring) -> list[Any]:
-    """What its `__main__` builds; of the evaluator the scores alone, without the gates' jobs."""
-    if service == "evaluator":
-        return [wiring.fold("evaluator", importlib.import_module("headrace.services.evaluator.online"))]
+    """What its `__main__` builds; of a service with two topics one fold, such as `evaluator.online`."""
+    service, _, fold = service.partition(".")
+    if fold:
+        return [wiring.fold(service, importlib.import_module(f"headrace.services.{service}.{fold}"))]
     return list(importlib.import_module(f"headrace.services.{service}.__main__").build(wiring))
 
 
@@ -150,7 +151,9 @@ def main() -> None:
                 "joiner": one("joiner", "predictions"),
                 "trainer": one("trainer", "labelled-examples"),
                 "trainer, River's own methods": one("trainer", "labelled-examples", fast=False),
-                "evaluator, scores": one("evaluator", "labelled-examples"),
+                "evaluator, scores": one("evaluator.online", "labelled-examples"),
+                "monitor, inputs": one("monitor.inputs", "predictions"),
+                "monitor, performance": one("monitor.performance", "labelled-examples"),
             },
             asked.rounds,
         )
@@ -168,6 +171,8 @@ def report(costs: dict[str, list[Cost]]) -> list[Line]:
         beside("trainer", base, costs["trainer, River's own methods"], ">= 0.78"),
         beside("trainer, fast path", base, costs["trainer"], ">= 0.90"),
         beside("evaluator, scores", base, costs["evaluator, scores"]),
+        beside("monitor, inputs and predictions, a record", base, costs["monitor, inputs"]),
+        beside("monitor, performance and labels, a row", base, costs["monitor, performance"]),
     ]
 
 

@@ -114,9 +114,11 @@ class Stack:
 
 
 @contextlib.contextmanager
-def stack(*, services: tuple[str, ...] = tuple(SERVICES), keep_topics: bool = False) -> Iterator[Stack]:
-    """Services that are up; stopped, and their topics deleted, at the end."""
-    with prepared() as made:
+def stack(
+    *, services: tuple[str, ...] = tuple(SERVICES), keep_topics: bool = False, **settings: str
+) -> Iterator[Stack]:
+    """Services that are up; stopped, and their topics deleted, at the end. `settings` are more HEADRACE_… variables."""
+    with prepared(**settings) as made:
         supervisor.up(made.home, services)
         try:
             missing = supervisor.wait_ready(made.home, services, 120)
@@ -128,7 +130,7 @@ def stack(*, services: tuple[str, ...] = tuple(SERVICES), keep_topics: bool = Fa
 
 
 @contextlib.contextmanager
-def prepared() -> Iterator[Stack]:
+def prepared(**settings: str) -> Iterator[Stack]:
     """The folder, the settings (also in the environment) and the control topics of a stack."""
     address, home = broker(), Path(tempfile.mkdtemp(prefix="headrace-bench-"))
     namespace = f"b{uuid.uuid4().hex[:8]}-"
@@ -136,7 +138,7 @@ def prepared() -> Iterator[Stack]:
         del os.environ[name]
     os.environ |= {
         "HEADRACE_HOME": str(home), "HEADRACE_NAMESPACE": namespace, "HEADRACE_INSTANCE": "bench",
-        "HEADRACE_ARTIFACT_KEY": KEY, "HEADRACE_QUERY_PORT": str(free_port()),
+        "HEADRACE_ARTIFACT_KEY": KEY, "HEADRACE_QUERY_PORT": str(free_port()), **settings,
     }  # fmt: skip
     bus = KafkaBus(address)
     create_topics.create(bus, namespace)

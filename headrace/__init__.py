@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headrace.challengers import Challenger as Challenger
     from headrace.contract import Contract as Contract
     from headrace.contract import feature as feature
     from headrace.infra.sdk import Client as Client
     from headrace.pipeline import Pipeline as Pipeline
+    from headrace.schemas.policies import Alerts as Alerts
     from headrace.schemas.policies import Drift as Drift
     from headrace.schemas.policies import Gates as Gates
     from headrace.schemas.policies import Labels as Labels
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
     from headrace.schemas.policies import Triggers as Triggers
 
 _HOMES = {
+    "Challenger": "headrace.challengers",
     "Contract": "headrace.contract",
     "feature": "headrace.contract",
     "Pipeline": "headrace.pipeline",
     "Client": "headrace.infra.sdk",
     **dict.fromkeys(
-        ("Success", "Triggers", "Gates", "Drift", "Rollout", "Labels", "Retention", "Slice"),
+        ("Alerts", "Success", "Triggers", "Gates", "Drift", "Rollout", "Labels", "Retention", "Slice"),
         "headrace.schemas.policies",
     ),
 }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, get_args
 
+from headrace.challengers import Challenger, by_name
 from headrace.contract import Contract, Extra, InvalidDefinition, contract_spec
 from headrace.schemas.contract import ContractSpec, Declared, LabelSpec
 from headrace.schemas.policies import (
@@ -45,7 +46,8 @@ class Pipeline:
     """Data to learn from, what to predict, how to make a model, and the policies, each with a default.
 
     `recipe(seed)` returns an untrained River model. `label` is bool, Literal texts, str or float and names the
-    task. Raises InvalidDefinition, which names the field, for settings that cannot stand or contradict each other.
+    task. `challengers` are other recipes, which take the place of what serves where they pass the gates against it.
+    Raises InvalidDefinition, which names the field, for settings that cannot stand or contradict each other.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Pipeline:
         contract: type[Contract],
         label: Any,
         recipe: Recipe,
+        challengers: Iterable[Challenger] = (),
         success: Success | None = None,
         triggers: Triggers | None = None,
         gates: Gates | None = None,
@@ -74,6 +77,7 @@ class Pipeline:
         self.name = name
         self.contract = contract
         self.recipe = _recipe(recipe)
+        self.challengers = by_name(challengers)
         self.spec: ContractSpec = contract_spec(contract, label, entity, extra)
         if learning not in LEARNING:
             raise InvalidDefinition("learning", f'"online" or "frozen", not {learning!r}')
@@ -96,6 +100,10 @@ class Pipeline:
     def policies(self) -> Policies:
         """All policies, defaults included."""
         return self._policies
+
+    def recipe_named(self, name: str | None) -> Recipe:
+        """A challenger's recipe, or the pipeline's own for None. Raises KeyError where none has that name."""
+        return self.recipe if name is None else self.challengers[name].recipe
 
     def __repr__(self) -> str:
         return f"Pipeline({self.name!r}, {self.spec.name}, {self.spec.label.task})"
@@ -151,14 +159,35 @@ def _check(spec: ContractSpec, policies: Policies) -> None:
     if policies.success is not None:
         _check_success(policies.success, spec.label.task)
     _check_labels(policies.labels, spec.label)
-    _check_gates(policies.gates, spec)
+    _check_gates(policies.gates, policies.slices)
     _check_slices(policies.slices, spec)
     steps = policies.rollout.steps
     if any(not 0 < step < 1 for step in steps) or list(steps) != sorted(set(steps)):
         raise InvalidDefinition("rollout.steps", f"growing shares between 0 and 1, not {steps}")
+    _check_alerts(policies.triggers, spec)
     schedule = policies.triggers.schedule
     if schedule is not None and [bool(CRON_FIELD.fullmatch(part)) for part in schedule.split()] != [True] * 5:
         raise InvalidDefinition("triggers.schedule", f'five cron fields in UTC such as "0 3 * * *", not {schedule!r}')
+
+
+def _check_alerts(triggers: Triggers, spec: ContractSpec) -> None:
+    rule, field = triggers.alerts, "triggers.alerts"
+    if rule is None:
+        return
+    kinds = ("performance", "input", "prediction", "labels")
+    known = {*kinds, *(f"input.{feature.name}" for feature in spec.features)}
+    unknown = [name for name in rule.of if name not in known]
+    if unknown or not rule.of or len(set(rule.of)) < len(rule.of):
+        wanted = f"different ones of {', '.join(kinds)} or input.COLUMN"
+        raise InvalidDefinition(field, f"{wanted}, not {', '.join(unknown or rule.of) or 'none'}")
+    if not 1 <= rule.enough <= len(rule.of):
+        raise InvalidDefinition(field, f"need={rule.need} of {len(rule.of)} alerts can never be, or always is")
+    alone = [("performance", triggers.on_performance_drift), ("input", triggers.on_input_drift)]
+    for kind, trains in alone:
+        if trains and any(name.partition(".")[0] == kind for name in rule.of):
+            raise InvalidDefinition(
+                field, f"{kind} trains alone already; with on_{kind}_drift=False only together with others"
+            )
 
 
 def _check_success(success: Success, task: str) -> None:
@@ -199,12 +228,12 @@ def _check_labels(labels: Labels, label: LabelSpec) -> None:
         raise InvalidDefinition("labels.on_timeout", f'"missing" or a value of the label, not {value!r}')
 
 
-def _check_gates(gates: Gates, spec: ContractSpec) -> None:
+def _check_gates(gates: Gates, slices: tuple[Slice, ...]) -> None:
     if gates.min_labels > gates.max_labels:
         raise InvalidDefinition("gates.min_labels", f"{gates.min_labels} is above max_labels={gates.max_labels}")
-    unknown = sorted(set(gates.slices) - {feature.name for feature in spec.features})
+    unknown = sorted(set(gates.slices) - {one.feature for one in slices})
     if unknown:
-        raise InvalidDefinition("gates.slices", f"{', '.join(unknown)} is no column of {spec.name}")
+        raise InvalidDefinition("gates.slices", f"{', '.join(unknown)} is not among the pipeline's slices=")
 
 
 def _check_slices(slices: tuple[Slice, ...], spec: ContractSpec) -> None:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterator
+
+INNER = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.While,
+    ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
+)  # fmt: skip
 
 
 def recipe_digest(source: bytes) -> str:
@@ -13,25 +19,62 @@ def recipe_digest(source: bytes) -> str:
     (the pipeline is not made by a plain call) the whole file counts.
     """
     module = ast.parse(source)
-    expressions = [
-        keyword.value
+    given = [
+        (node, keyword.value)
         for node in ast.walk(module)
-        if isinstance(node, ast.Call)
+        if isinstance(node, ast.Call) and not _is_challenger(node)
         for keyword in node.keywords
         if keyword.arg == "recipe"
     ]
-    if len(expressions) != 1:
+    if len(given) != 1:
         return _sha256([module])
+    return _sha256(_reached(module, given[0][1]))
+
+
+def challenger_digest(source: bytes, name: str) -> str:
+    """The same of `Challenger("name", …)`, its settings included.
+
+    Where no such call stands outside of every function, loop and comprehension, its settings may come from anywhere:
+    the whole file counts, beside the name.
+    """
+    module = ast.parse(source)
+    nodes = (node for statement in module.body for node in _outside_functions(statement))
+    calls = [node for node in nodes if isinstance(node, ast.Call) and _is_challenger(node) and _is_named(node, name)]
+    if len(calls) != 1:
+        return _sha256([ast.Constant(name), module])
+    return _sha256(_reached(module, calls[0]))
+
+
+def _is_challenger(call: ast.Call) -> bool:
+    return "Challenger" in (getattr(call.func, "id", None), getattr(call.func, "attr", None))
+
+
+def _is_named(call: ast.Call, name: str) -> bool:
+    names = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == "name")]
+    return [getattr(one, "value", None) for one in names] == [name]
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and what stands in it, but not what runs with names that the file's top level does not know."""
+    if isinstance(node, INNER):
+        return
+    yield node
+    for part in ast.iter_child_nodes(node):
+        yield from _outside_functions(part)
+
+
+def _reached(module: ast.Module, expression: ast.expr) -> list[ast.AST]:
+    """An expression, and every statement of the file that it reaches by name."""
     definitions = _definitions(module)
     reached: dict[ast.stmt, None] = {}
-    todo: list[ast.AST] = [expressions[0]]
+    todo: list[ast.AST] = [expression]
     while todo:
         for name in _names(todo.pop()):
             for statement in definitions.get(name, ()):
                 if statement not in reached:
                     reached[statement] = None
                     todo.append(statement)
-    return _sha256([expressions[0], *sorted(reached, key=module.body.index)])
+    return [expression, *sorted(reached, key=module.body.index)]
 
 
 def _definitions(module: ast.Module) -> dict[str, list[ast.stmt]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace import model_bytes
 from headrace.contract import InvalidDefinition
-from headrace.pipeline import NEED_PROBABILITIES, Pipeline
+from headrace.pipeline import NEED_PROBABILITIES, Pipeline, Recipe
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
 from headrace.schemas.stream import Features, Label, Scalar
 
@@ -52,17 +52,41 @@ def check_recipe(pipeline: Pipeline) -> RecipeReport:
     return report
 
 
-def try_recipe(pipeline: Pipeline) -> RecipeReport:
-    """Build, teach and compare two models; whatever the author's code raises becomes a problem."""
+def check_challengers(pipeline: Pipeline, own: RecipeReport) -> dict[str, RecipeReport]:
+    """The report of each challenger's recipe, by name. Raises InvalidDefinition naming one that cannot be released.
+
+    `own` is the pipeline's: answers of two kinds, probabilities and bare classes, have no losses that can be paired.
+    """
+    found = {}
+    for name, challenger in pipeline.challengers.items():
+        report = found[name] = try_recipe(pipeline, challenger.recipe)
+        problems = list(report.problems)
+        if not problems and report.has_probabilities != own.has_probabilities:
+            mine, other = ("no ", "") if own.has_probabilities else ("", "no ")
+            problems = [
+                f"its model gives {mine}probabilities and that of the pipeline's own recipe gives {other}"
+                "probabilities: the two could not be compared"
+            ]
+        if problems:
+            raise InvalidDefinition(f"challengers.{name}", "; ".join(problems))
+    return found
+
+
+def try_recipe(pipeline: Pipeline, recipe: Recipe | None = None) -> RecipeReport:
+    """Build, teach and compare two models; whatever the author's code raises becomes a problem.
+
+    `recipe` is another than the pipeline's own.
+    """
+    recipe = recipe or pipeline.recipe
     examples = list(made_up_examples(pipeline.spec, EXAMPLES, pipeline.policies().seed))
-    first = _try_once(pipeline, examples)
+    first = _try_once(pipeline, recipe, examples)
     if first.problems:
         return RecipeReport(False, first.has_probabilities, tuple(first.problems))
-    second = _try_once(pipeline, examples)
+    second = _try_once(pipeline, recipe, examples)
     if second.problems:
         return RecipeReport(False, first.has_probabilities, tuple(second.problems))
     try:
-        stable = model_bytes.is_stable(lambda: pipeline.recipe(pipeline.policies().seed), examples)
+        stable = model_bytes.is_stable(lambda: recipe(pipeline.policies().seed), examples)
     except Exception as error:
         problem = f"learning on after the model was saved and loaded raised {type(error).__name__}: {error}"
         return RecipeReport(False, first.has_probabilities, (problem,))
@@ -103,12 +127,12 @@ def _label(label: LabelSpec, rng: random.Random) -> Label:
     return rng.choice(label.values or WORDS[:3])
 
 
-def _try_once(pipeline: Pipeline, examples: list[tuple[Features, Label]]) -> _Trial:
+def _try_once(pipeline: Pipeline, recipe: Recipe, examples: list[tuple[Features, Label]]) -> _Trial:
     trial = _Trial([], False, [])
     label = pipeline.spec.label
     doing = "building the model"
     try:
-        model = pipeline.recipe(pipeline.policies().seed)
+        model = recipe(pipeline.policies().seed)
         trial.problems += _wrong_kind(model, label)
         if trial.problems:
             return trial

@@ -18,7 +18,7 @@ from headrace.infra.artifact_files import files_at
 from headrace.infra.signed_line import key_id, read_line, sign_line
 
 URI = re.compile(r"[a-z][a-z0-9-]{0,40}/[0-9a-f]{2}/[0-9a-f]{64}-[0-9a-f]{8}")
-_RESTORE = "restore it from a backup, or let `headrace reproduce` fold it again from the log"
+_RESTORE = "restore it from a backup"
 
 
 class ArtifactRefused(RuntimeError):
@@ -46,7 +46,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `learned` are the ranges of `<p>.labelled-examples` folded (first inclusive, last exclusive), `skipped` the
     offsets left out because their learn raised, `sequences` the largest sequence of each source at `offset`.
-    `sha256`, `python`, `river` and `key_id` are filled in by `Artifacts.put`.
+    `recipe` is the challenger's recipe by which its run learns, None for the pipeline's own.
+    `sha256`, `python`, `river` and `key_id` are filled in by `Artifacts.put`. `restores` is the address of a lost model
+    in whose place this one stands, folded again from the log.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pipeline: str = ""
     release: int = 0
     run: str = ""
+    recipe: str | None = None
     seed: int = 0
     parent: str | None = None
     learned: tuple[tuple[int, int], ...] = ()
@@ -66,6 +69,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     python: str = ""
     river: str = ""
     key_id: str = ""
+    restores: str = ""
 
 
 class Artifacts:
@@ -84,13 +88,7 @@ class Artifacts:
         What is there already is not written again, unless it is damaged. Raises OSError naming the file where there
         is no room.
         """
-        filled = msgspec.structs.replace(
-            manifest,
-            sha256=hashlib.sha256(data).hexdigest(),
-            python=self._python,
-            river=self._river,
-            key_id=self.key_id,
-        )
+        filled = self._filled(data, manifest)
         body = msgspec.json.encode(filled, order="deterministic")
         uri = _uri(filled, body)
         if not URI.fullmatch(uri):
@@ -99,6 +97,18 @@ class Artifacts:
         if self._files.read(uri) != content:
             self._files.write(uri, content)
         return uri
+
+    def restore(self, uri: str, data: bytes, manifest: Manifest) -> None:
+        """Store bytes that were made again at the address of those that were lost. Raises OSError.
+
+        Where they, or what made them (another River), are not the same to the bit, the manifest says in whose place
+        they stand; it is signed, so nobody without the key can put one artifact in another's place.
+        """
+        filled = self._filled(data, manifest)
+        body = msgspec.json.encode(filled, order="deterministic")
+        if _uri(filled, body) != uri:
+            body = msgspec.json.encode(msgspec.structs.replace(filled, restores=uri), order="deterministic")
+        self._files.write(uri, sign_line(self._key, body) + data)
 
     def get(self, uri: str, *, any_version: bool = False) -> tuple[bytes, Manifest]:
         """The checked bytes and manifest of an artifact. Raises ArtifactRefused.
@@ -110,11 +120,10 @@ class Artifacts:
         if not any_version and (manifest.python, manifest.river) != (self._python, self._river):
             raise ArtifactOtherVersion(
                 f"artifact {uri} was made with Python {manifest.python} and River {manifest.river or 'none'}, this is "
-                f"Python {self._python} and River {self._river or 'none'}; `headrace reproduce` folds it again from "
-                "the log"
+                f"Python {self._python} and River {self._river or 'none'}{_again(uri)}"
             )
         if hashlib.sha256(data).hexdigest() != manifest.sha256:
-            raise ArtifactTampered(f"artifact {uri}: its bytes are not those that were signed; {_RESTORE}")
+            raise ArtifactTampered(f"artifact {uri}: its bytes are not those that were signed; {_RESTORE}{_again(uri)}")
         return bytes(data), manifest
 
     def manifest(self, uri: str) -> Manifest:
@@ -147,28 +156,46 @@ class Artifacts:
         # URIs come from events: one that leads out of the store is none of ours.
         content = self._files.read(uri) if URI.fullmatch(uri) else None
         if content is None:
-            raise ArtifactMissing(f"there is no artifact {uri} in {self.url}; `headrace doctor` checks the store")
+            raise ArtifactMissing(
+                f"there is no artifact {uri} in {self.url}; `headrace doctor` checks the store{_again(uri)}"
+            )
         signed = read_line(content)
         if signed is None:
-            raise ArtifactTampered(f"artifact {uri}: its manifest cannot be read; {_RESTORE}")
+            raise ArtifactTampered(f"artifact {uri}: its manifest cannot be read; {_RESTORE}{_again(uri)}")
         try:
             manifest = msgspec.json.decode(signed.body, type=Manifest)
         except msgspec.DecodeError:
-            raise ArtifactTampered(f"artifact {uri}: its manifest cannot be read; {_RESTORE}") from None
+            raise ArtifactTampered(f"artifact {uri}: its manifest cannot be read; {_RESTORE}{_again(uri)}") from None
         if manifest.key_id != self.key_id:
             raise ArtifactForeignKey(
                 f"artifact {uri} was signed with key {manifest.key_id}, this is {self.key_id}; set "
                 "HEADRACE_ARTIFACT_KEY to the key it was made with"
             )
         if not signed.is_authentic(self._key):
-            raise ArtifactTampered(f"artifact {uri}: its manifest is not what was signed; {_RESTORE}")
-        if uri != _uri(manifest, signed.body):
-            raise ArtifactTampered(f"artifact {uri}: another one stands in its place; {_RESTORE}")
+            raise ArtifactTampered(f"artifact {uri}: its manifest is not what was signed; {_RESTORE}{_again(uri)}")
+        if uri not in (_uri(manifest, signed.body), manifest.restores):
+            raise ArtifactTampered(f"artifact {uri}: another one stands in its place; {_RESTORE}{_again(uri)}")
         return manifest, memoryview(content)[signed.end :]
+
+    def _filled(self, data: bytes, manifest: Manifest) -> Manifest:
+        return msgspec.structs.replace(
+            manifest,
+            sha256=hashlib.sha256(data).hexdigest(),
+            python=self._python,
+            river=self._river,
+            key_id=self.key_id,
+        )
 
 
 def _uri(manifest: Manifest, body: bytes) -> str:
     return f"{manifest.kind}/{manifest.sha256[:2]}/{manifest.sha256}-{hashlib.sha256(body).hexdigest()[:8]}"
+
+
+def _again(uri: str) -> str:
+    """The command that makes a model again; nothing else can be."""
+    if not (uri.startswith("model/") and URI.fullmatch(uri)):
+        return ""
+    return f"; `headrace reproduce {uri} --restore` folds it again from the log"
 
 
 @cache

@@ -198,19 +198,23 @@ class Checkpoints:
 
 
 class Background:
-    """Takes checkpoints beside the loop, every so often, in one thread at a time."""
+    """Takes checkpoints beside the loop, every so often, in one thread at a time; `inline` in the loop itself."""
 
-    def __init__(self, every_s: float, clock: Callable[[], float]) -> None:
-        self._every_s, self._clock = every_s, clock
+    def __init__(self, every_s: float, clock: Callable[[], float], *, inline: bool = False) -> None:
+        self._every_s, self._clock, self._inline = every_s, clock, inline
         self._due = clock() + every_s
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
 
-    def take(self, each: list[Callable[[Pause], None]]) -> None:
+    def take(self, each: list[Callable[[Pause | None], None]]) -> None:
         """Begin one of each if that is due and the ones before are done."""
         if self._clock() < self._due or (self._thread is not None and self._thread.is_alive()):
             return
         self._due = self._clock() + self._every_s
+        if self._inline:
+            for one in each:
+                one(None)
+            return
         self._thread = threading.Thread(
             target=lambda: [one(self._hurry.wait) for one in each], name="checkpoints", daemon=True
         )

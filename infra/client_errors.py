@@ -61,6 +61,12 @@ def unconnected(error: Exception, said: Iterable[BaseException], settings: Setti
     return Unreachable(f"no broker answers at {address} ({error})", NO_BROKER)
 
 
+def check_released(pipeline: str | None, released: Iterable[str]) -> None:
+    """Raises NotReleased for a name that was never released, or was retired; None stands for all."""
+    if pipeline is not None and pipeline not in released:
+        raise not_released(pipeline, released)
+
+
 def not_released(pipeline: str, released: Iterable[str]) -> NotReleased:
     """The error for a name that was never released, or was retired."""
     known = ", ".join(sorted(released))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from headrace.infra.bus import Bus, BusError, Place
 from headrace.infra.records import DeadLetter, Incoming
@@ -22,6 +23,7 @@ class Follower:
         self._reader = bus.reader()
         self._next: dict[Place, int] = {}
         self._incoming: dict[Place, Incoming] = {}
+        self._grown = False
         self.undecodable = 0
         for topic in topics:
             self.add(topic)
@@ -39,13 +41,16 @@ class Follower:
             first, end = self._bus.offsets(place)
             self._next[place] = first if last is None else max(first, end - last)
             self._incoming[place] = Incoming(topic, self._namespace)
-        self._reader.assign(self._next)
+        self._grown = True
 
     def poll(self, timeout_s: float = 0.0) -> list[Record]:
         """What came since the last call. A record that cannot be decoded is counted and left out."""
         records: list[Record] = []
         if not self._next:
             return records
+        if self._grown:  # once for all that were added: a second assignment waits for the fetch of the first, 0.5 s
+            self._reader.assign(self._next)
+            self._grown = False
         for message in self._reader.poll(BATCH, timeout_s):
             place = (message.topic(), message.partition())
             self._next[place] = message.offset() + 1
@@ -120,28 +125,36 @@ def read_range(
     namespace: str = "",
     limit_s: float = 600.0,
     sequences: dict[str, int] | None = None,
+    decoders: Mapping[str, Callable[[bytes], Any]] | None = None,
 ) -> Iterator[Record]:
     """The records of one partition from `start` to `end` (exclusive), without repeats.
 
-    Raises BusError where the range is no longer, or not yet, in the log.
+    What cannot be decoded is left out, as every fold leaves it out. `limit_s` is how long nothing may come. Raises
+    BusError where the range is no longer, or not yet, in the log.
     """
     first, after = bus.offsets(place)
     if start < first or end > after:
         raise BusError(f"{place[0]} partition {place[1]} holds offsets {first} to {after}, not {start} to {end}")
     reader = bus.reader()
-    incoming = Incoming(place[0], namespace, sequences)
+    incoming = Incoming(place[0], namespace, sequences, decoders)
     try:
         reader.assign({place: start})
         offset, deadline = start, time.monotonic() + limit_s
         while offset < end:
-            for message in reader.poll(BATCH, 0.2):
+            messages = reader.poll(BATCH, 0.2)
+            for message in messages:
                 offset = message.offset() + 1
                 if offset > end:
                     break
-                record = incoming.record(message)
+                try:
+                    record = incoming.record(message)
+                except DeadLetter:
+                    continue
                 if record is not None:
                     yield record
-            if time.monotonic() > deadline:
+            if messages:
+                deadline = time.monotonic() + limit_s
+            elif time.monotonic() > deadline:
                 raise BusError(f"{place[0]} partition {place[1]}: offset {offset} did not come within {limit_s:g} s")
     finally:
         reader.close()

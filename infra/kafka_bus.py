@@ -150,6 +150,7 @@ class KafkaBus:
             except KafkaException as error:
                 self._admin().poll(0)
                 self._refusals.raise_any()
+                self._admin_client = None  # one that lost every broker never finds them again (see kafka_lifeline)
                 if time.monotonic() > deadline:
                     raise explained(error.args[0], "", self.bootstrap) from error
 

@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from headrace.infra.bus import BusError, Message, OnAssign, OnGone, Place
 from headrace.infra.kafka_errors import REBALANCING, TRANSIENT, Refusals, explained, greet
+from headrace.infra.kafka_lifeline import Lifeline
 
 ADMIN_S = 15.0
 SETTLED_S = 1.0
@@ -42,6 +43,7 @@ class KafkaReader:
         unused = {"group.id": f"{config['client.id']}-reader"}  # librdkafka wants a name; nobody joins it
         self._client = Consumer(config | FETCHING | unused)
         greet(self._client)
+        self._lifeline = Lifeline(config, self._client)
 
     def assign(self, offsets: Mapping[Place, int]) -> None:
         self._client.assign([TopicPartition(*place, offset) for place, offset in offsets.items()])
@@ -50,7 +52,9 @@ class KafkaReader:
         first = self._client.poll(timeout_s)
         if first is None:
             self._refusals.raise_any()
+            self._lifeline.check()
             return []
+        self._lifeline.heard()
         return _good([first, *self._client.consume(limit - 1, 0)] if limit > 1 else [first], self._bootstrap)
 
     def close(self) -> None:
@@ -87,13 +91,14 @@ class KafkaGroupConsumer:
             }
         )
         greet(self._client)
+        self._lifeline = Lifeline(config, self._client)
         self._on_assign, self._on_revoke, self._on_lost = on_assign, on_revoke, on_lost
         self._topics: list[str] = []
         self._assigned: set[Place] = set()
         self._mirrored: dict[Place, int] = {}
         self._gone: set[Place] = set()
         self._raised: BaseException | None = None
-        self._joined, self._closing, self._ask_again_at = False, False, 0.0
+        self._joined, self._joining, self._closing, self._ask_again_at = False, False, False, 0.0
         _OPEN.add(self)
 
     def subscribe(self, topics: Sequence[str]) -> None:
@@ -106,6 +111,9 @@ class KafkaGroupConsumer:
         first = self._client.poll(timeout_s)
         if first is None:
             self._refusals.raise_any()
+            self._lifeline.check()
+        else:
+            self._lifeline.heard()
         messages = [] if first is None else [first]
         if first is not None and limit > 1:
             self._gone.clear()
@@ -156,7 +164,13 @@ class KafkaGroupConsumer:
         self._client.seek(TopicPartition(*place, offset))
 
     def close(self) -> None:
+        """Tell the fold, then leave without a word to the group: a static member's next start takes up its places."""
+        held = list(self._assigned)
+        self._tell(self._on_revoke, held)
+        self._forget(held)
         self._closing = True
+        with contextlib.suppress(KafkaException):
+            self._settle(held)
         self._client.close()
         _OPEN.discard(self)
         if self._raised is not None:
@@ -168,7 +182,20 @@ class KafkaGroupConsumer:
         with contextlib.suppress(Exception):
             self.close()
 
+    def _settle(self, held: Sequence[Place]) -> None:
+        """Answer what the group still gives: an assignment first seen inside librdkafka's close hangs it for good.
+
+        It takes the answer for that to its own revocation, ends, and then waits for what nobody will say, holding the
+        interpreter (librdkafka issue 4884). A member that is still joining leaves the group so that none can follow.
+        """
+        self._client.pause([TopicPartition(*place) for place in held])
+        if self._joining:
+            self._client.unsubscribe()
+        while self._client.poll(0) is not None:
+            pass
+
     def _subscribe(self, topics: list[str]) -> None:
+        self._joining = True
         self._client.subscribe(topics, on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lost)
 
     def _ask_again(self) -> None:
@@ -181,6 +208,7 @@ class KafkaGroupConsumer:
 
     def _assign(self, client: Consumer, parts: list[TopicPartition]) -> None:
         """Only new places come here (cooperative-sticky), and none at all is an assignment too."""
+        self._joining = False
         if self._closing:  # too late to begin; asking the group for its offsets would block for good
             client.incremental_assign(parts)
             return

@@ -13,6 +13,7 @@ from confluent_kafka import Producer as Client
 from headrace.infra import words
 from headrace.infra.bus import MAX_RECORD_BYTES, ProducerFailed, Unavailable, WriteForbidden
 from headrace.infra.kafka_errors import Refusals, greet
+from headrace.infra.kafka_lifeline import Lifeline
 from headrace.schemas.codec import Headers
 
 MAX_REQUEST_BYTES = 1_000_000
@@ -55,6 +56,7 @@ class KafkaProducer:
         )
         self._send: Any = self._client.produce
         greet(self._client)
+        self._lifeline = Lifeline(config, self._client)
 
     def produce(
         self,
@@ -77,6 +79,7 @@ class KafkaProducer:
                 return
             except BufferError:
                 self._serve(self._client.poll, FULL_S)
+                self._lifeline.check()
             except KafkaException as error:
                 self._serve(self._client.poll, 0)  # raises what was fatal, where something was: this error does not say
                 self._fail(f"{topic}: {error.args[0].str()}")
@@ -96,6 +99,7 @@ class KafkaProducer:
                 seen, deadline = self._acknowledged, time.monotonic() + STALLED_S
                 continue
             self._refusals.raise_any()
+            self._lifeline.check()
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"the broker at {self._bootstrap} acknowledged nothing for {STALLED_S:g} s "

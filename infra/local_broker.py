@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -23,6 +24,7 @@ from pathlib import Path
 from headrace.infra import kafka_jars
 from headrace.infra.kafka_jars import NODE, VERSION, NoBroker, Say
 
+LISTENED = range(20_000, 32_000)  # below what Linux (32768 on) and macOS (49152 on) give to connections
 PORT = 9092
 START_S, STOP_S = 180.0, 60.0
 IMAGE = f"apache/kafka:{VERSION}"
@@ -116,10 +118,11 @@ def answers(address: str) -> bool:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback address that nobody listens on.
+
+    Not one of those that outgoing connections are given: one of these may take it before it is used.
+    """
+    return next(port for port in random.sample(LISTENED, len(LISTENED)) if _is_free(port))
 
 
 def _start(home: Path, port: int | None, say: Say, settings: Mapping[str, str]) -> Broker:

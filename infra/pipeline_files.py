@@ -16,8 +16,8 @@ from typing import Protocol
 
 from headrace.contract import InvalidDefinition, digest
 from headrace.pipeline import Pipeline, check_schedule
-from headrace.recipe_digest import recipe_digest
-from headrace.schemas.control import ReleaseDefinition
+from headrace.recipe_digest import challenger_digest, recipe_digest
+from headrace.schemas.control import ChallengerSpec, ReleaseDefinition
 
 
 class PipelineFileError(ValueError):
@@ -42,12 +42,13 @@ def load_file(path: Path | str) -> Pipeline:
 
 
 def definition(pipeline: Pipeline, source: bytes, uri: str) -> ReleaseDefinition:
-    """Everything the file says, as data; tries the recipe. Raises InvalidDefinition where it cannot be released."""
-    from headrace.recipes import check_recipe
+    """Everything the file says, as data; tries each recipe. Raises InvalidDefinition where it cannot be released."""
+    from headrace.recipes import check_challengers, check_recipe
 
     policies = pipeline.policies()
     check_schedule(policies.triggers.schedule)
     report = check_recipe(pipeline)
+    challengers = check_challengers(pipeline, report)
     module = sys.modules.get(_module_name(source))
     return ReleaseDefinition(
         contract=pipeline.spec,
@@ -59,6 +60,10 @@ def definition(pipeline: Pipeline, source: bytes, uri: str) -> ReleaseDefinition
         source_uri=uri,
         recipe_stable=report.stable,
         has_probabilities=report.has_probabilities,
+        challengers=tuple(
+            ChallengerSpec(name=name, recipe_digest=challenger_digest(source, name), stable=one.stable)
+            for name, one in challengers.items()
+        ),
         description=(module.__doc__ or "").strip() or None if module is not None else None,
     )
 
@@ -72,8 +77,13 @@ def load_stored(sources: Sources, released: ReleaseDefinition) -> Pipeline:
     return _pipeline(source, f"<{name}>")
 
 
+def module_name(source_digest: str) -> str:
+    """The module that the classes of a source belong to, by its sha256."""
+    return f"headrace_pipeline_{source_digest[:16]}"
+
+
 def _module_name(source: bytes) -> str:
-    return f"headrace_pipeline_{hashlib.sha256(source).hexdigest()[:16]}"
+    return module_name(hashlib.sha256(source).hexdigest())
 
 
 def _pipeline(source: bytes, shown: str) -> Pipeline:

@@ -27,10 +27,15 @@ from headrace.schemas.codec import (
 )
 from headrace.schemas.control import FaultFound
 from headrace.schemas.record import OUTPUTS_PER_STEP, SEQUENCES_PER_OFFSET, Emit, Record
-from headrace.schemas.topics import DLQ, TOPICS, full_name, parse_name
+from headrace.schemas.topics import DLQ, TOPICS, control_log_events, full_name, parse_name
 
 NUMBERED_BY_OFFSET = {"<p>.data-arrived", "operator-requests", "ticks"}
+LONGEST_SOURCE = 1_000  # bytes; ours have 60. A source is kept for as long as the reader's state
+LARGEST_SEQUENCE = (1 << 63) - 1
+DLQ_VALUE, DLQ_TEXT, DLQ_HEADERS = 256 << 10, 1_000, 50  # of a dead letter: as base64 it must itself fit into a message
+LATEST_MS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) * 1000
 PARSED_BY_THE_FOLD = {"<p>.data-arrived"}
+FROM_A_PLACE = {"<p>.data-validated", "<p>.features", "<p>.labelled-examples"}  # folds ask for `first_place`
 _CONTROL = frozenset(CONTROL_EVENTS.values())
 
 
@@ -62,16 +67,22 @@ class Incoming:
         self._source, self._written_by = "", b""
         self._by_offset = self.name in NUMBERED_BY_OFFSET
         self._raw = self.name in PARSED_BY_THE_FOLD
+        self._placed = self.name in FROM_A_PLACE
         self._copied = self.name == "control-log"
-        self._decoders = DECODERS | {f"headrace.{name}.v1": decoder for name, decoder in (decoders or {}).items()}
+        self._decoders = decoders_of(self.name) | {
+            f"headrace.{name}.v1": decoder for name, decoder in (decoders or {}).items()
+        }
         self._by_bytes = {name.encode(): decoder for name, decoder in self._decoders.items()}
 
     def record(self, message: Message) -> Record | None:
-        """The record, or None for a repeat. Raises DeadLetter where the envelope or the body cannot be read."""
+        """The record, or None for a repeat. Raises DeadLetter where the envelope or the body cannot be read.
+
+        Only what could be read moves the number of its source: garbage in a service's name hides nothing it says later.
+        """
         headers: Any = message.headers()
         offset = message.offset()
         if self._by_offset:
-            source, sequence = "", offset * SEQUENCES_PER_OFFSET
+            source, key, sequence = "", "", offset * SEQUENCES_PER_OFFSET
         else:
             try:
                 source_name, written_by = headers[2]
@@ -80,6 +91,8 @@ class Incoming:
                     written_by = (header(headers, "ce_source", 2) or "").encode()
                     number = header(headers, "ce_sequence", 4) or ""
                 if written_by != self._written_by:  # one service writes most of a topic
+                    if self._placed and not written_by.rpartition(b"/")[2].isdigit():
+                        raise ValueError(f"{written_by[:80]!r} names no partition")
                     self._source, self._written_by = written_by.decode(), written_by
                 source, sequence = self._source, int(number)
             except (TypeError, IndexError, ValueError, AttributeError) as error:
@@ -87,10 +100,11 @@ class Incoming:
             key = source
             if self._copied:
                 key = f"{(header(headers, ORIGIN, 7) or '').rpartition('/')[0]} {source}"
+            if not 0 <= sequence <= LARGEST_SEQUENCE or len(key) > LONGEST_SOURCE:
+                raise DeadLetter(f"no service numbers like this: source {key[:80]!r}, sequence {str(sequence)[:40]}")
             if sequence <= self.sequences.get(key, -1):
                 self.repeats += 1
                 return None
-            self.sequences[key] = sequence
         body = message.value() or b""
         event = None
         if not self._raw:
@@ -100,11 +114,13 @@ class Incoming:
             event_type = "" if decoder is not None else header(headers, "ce_type", 3) or ""
             decoder = decoder or self._decoders.get(event_type)
             if decoder is None:
-                raise DeadLetter(f"no event is named {event_type!r}")
+                raise DeadLetter(f"no event of {self.name} is named {event_type[:200]!r}")
             try:
                 event = decoder(body)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DeadLetter(f"{header(headers, 'ce_type', 3)}: {error}") from error
+        if not self._by_offset:
+            self.sequences[key] = sequence
         return Record(
             event,
             message.timestamp()[1],
@@ -118,6 +134,14 @@ class Incoming:
             sequence,
             headers,
         )
+
+
+def decoders_of(name: str) -> dict[str, Callable[[bytes], Any]]:
+    """The decoders of the events that may stand in a topic, by the envelope's type: another event is garbage there."""
+    events = control_log_events() if name == "control-log" else TOPICS[name].events if name in TOPICS else None
+    if events is None:
+        return DECODERS
+    return {kind: DECODERS[kind] for kind in (f"headrace.{event}.v1" for event in events) if kind in DECODERS}
 
 
 class Outgoing:
@@ -181,24 +205,31 @@ class Outgoing:
         self.published += 1
 
     def dead_letter(self, record_topic: str, message: Message, reason: str) -> None:
-        """Produce the message to its dead-letter topic with where it stood and why."""
+        """Produce the message to its dead-letter topic with where it stood and why.
+
+        Its bytes, key and headers are cut where they are so long that the dead letter would be no message.
+        """
+        key = (message.key() or b"")[:DLQ_TEXT]
         fault = FaultFound(
             pipeline=self._pipeline,
             topic=record_topic,
             partition=message.partition(),
             offset=message.offset(),
             service=self.source,
-            reason=reason,
-            value=base64.b64encode(message.value() or b"").decode(),
-            key=(message.key() or b"").decode("utf-8", "replace"),
-            headers={k: bytes(v or b"").decode("utf-8", "replace") for k, v in message.headers() or ()},
-            at=datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
+            reason=reason[:DLQ_TEXT],
+            value=base64.b64encode((message.value() or b"")[:DLQ_VALUE]).decode(),
+            key=key.decode("utf-8", "replace"),
+            headers={
+                name[:DLQ_TEXT]: bytes(value or b"")[:DLQ_TEXT].decode("utf-8", "replace")
+                for name, value in (message.headers() or ())[:DLQ_HEADERS]
+            },
+            at=datetime.fromtimestamp(min(max(message.timestamp()[1], 0), LATEST_MS) / 1000, UTC),
         )
         sequence = message.offset() * SEQUENCES_PER_OFFSET + SEQUENCES_PER_OFFSET - 1
         self._produce(
             record_topic + DLQ,
             0,
-            message.key(),
+            None if message.key() is None else key,
             encode(fault),
             headers_of(TYPE_OF[FaultFound], self.source, sequence),
             message.timestamp()[1],

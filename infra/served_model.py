@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import InvalidInput, Missing
-from headrace.schemas.control import ModelUpdated, PipelineReleased, SnapshotTaken
+from headrace.schemas.control import AliasRemoved, ModelUpdated, PipelineReleased, SnapshotTaken
 
 if TYPE_CHECKING:
     from headrace.infra.sdk import Client
@@ -46,6 +46,8 @@ def find_update(client: Client, pipeline: str, alias: str) -> ModelUpdated:
         event = record.event
         if isinstance(event, ModelUpdated) and alias in (event.alias, str(event.version)):
             found = event
+        elif isinstance(event, AliasRemoved) and event.alias == alias:
+            found = None
     if found is None:
         what = f"version {alias}" if alias.isdigit() else alias
         raise Missing(f"{pipeline} has no {what}", f"headrace status {pipeline} says how far it is")
@@ -54,12 +56,13 @@ def find_update(client: Client, pipeline: str, alias: str) -> ModelUpdated:
 
 def newest_uri(client: Client, updated: ModelUpdated) -> str:
     """The artifact of the newest revision that may serve: the alias's own snapshot unless it follows its run."""
-    uri, offset = updated.uri, updated.snapshot_offset
-    if updated.follows:
-        for record in client.subscribe("snapshots", updated.pipeline, last=200, follow=False):
-            event = record.event
-            if isinstance(event, SnapshotTaken) and event.offset >= offset:
-                snapshot = event.runs.get(updated.run)
-                if snapshot is not None and snapshot.fit:
-                    uri, offset = snapshot.uri, event.offset
-    return uri
+    if not updated.follows:
+        return updated.uri
+    found, newest = updated.uri, updated.snapshot_offset
+    for record in client.subscribe("snapshots", updated.pipeline, last=200, follow=False):
+        event = record.event
+        if isinstance(event, SnapshotTaken) and event.offset >= newest:
+            snapshot = event.runs.get(updated.run)
+            if snapshot is not None and snapshot.fit:
+                found, newest = snapshot.uri, event.offset
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import signal
@@ -42,7 +43,8 @@ class Wiring:
     """What the parts of a service are made with. The in-process system makes them with a bus and stores of its own.
 
     Without `checkpoints` state is kept on this disk only. `timing` are the runner's settings (`commit_s`,
-    `commit_records`, `batch`, `follow_s`); `inline_jobs` runs gate jobs in this process instead of a child.
+    `commit_records`, `batch`, `follow_s`); `inline_jobs` runs gate jobs in this process instead of a child, and takes
+    checkpoints in the loop instead of a thread.
     """
 
     settings: Settings
@@ -68,7 +70,8 @@ class Wiring:
         if self.checkpoints is not None:
             from headrace.infra.checkpoints import Background
 
-            background = Background(self.settings.checkpoint_s, self.timing.get("clock", time.monotonic))
+            clock = self.timing.get("clock", time.monotonic)
+            background = Background(self.settings.checkpoint_s, clock, inline=self.inline_jobs)
         return fold_runner(
             folds,
             core,
@@ -116,6 +119,7 @@ def run_service(name: str, build: Build) -> None:
     from headrace.infra.worker import StepFailed
 
     stop = Stop()
+    faulthandler.enable()  # a crash in a library's own code would end the process without a word
     configure_logs()
     log = structlog.get_logger(service=name)
     parts: list[Tickable] = []

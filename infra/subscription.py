@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from headrace.errors import Missing, NoAnswer, Unreachable
 from headrace.infra.client_errors import NO_BROKER, asking, forbidden, unconnected
 from headrace.infra.records import DeadLetter, Incoming
-from headrace.schemas.codec import DECODERS, header
+from headrace.schemas.codec import TYPE_OF, Undecodable, decode, header
 from headrace.schemas.record import Record
+from headrace.schemas.stream import ExampleArrived
 
 if TYPE_CHECKING:
     from headrace.infra.settings import Settings
@@ -194,10 +195,9 @@ class _Message:
 
 def _as_written(record: Record) -> Record:
     """A record that users wrote, decoded where it is canonical; else its event stays None and its body says all."""
-    decoder = DECODERS.get(header(record.headers, "ce_type", 3) or "headrace.ExampleArrived.v1")
     try:
-        event = decoder(record.body) if decoder else None
-    except ValueError:
+        event = decode(header(record.headers, "ce_type", 3) or TYPE_OF[ExampleArrived], record.body)
+    except Undecodable:
         event = None
     return Record(
         event,

@@ -27,6 +27,7 @@ from headrace.services import FOLDS, SERVICES
 REFUSED = 3  # a service's exit status
 DRAIN = "--drain"  # fold what is there, leave the state cleanly, end: what the next version needs to take it up
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.05, 15.0, 5.0
+LOOK_S, STARTING_S = 0.2, 1.0
 STOP_S = 25.0  # a last checkpoint of a million rows takes some seconds; Docker waits 30
 WITH_RIVER = tuple(s for s in SERVICES if any(f.service == s and f.needs_river for f in FOLDS))
 WITH_STATE = tuple(s for s in SERVICES if any(f.service == s for f in FOLDS))
@@ -42,6 +43,7 @@ class Child:
     pid: int = 0
     started: float = 0.0
     restarts: int = 0
+    exit_code: int | None = None
     pause_s: float = FIRST_PAUSE_S
     due: float = 0.0
     refused: bool = False
@@ -75,9 +77,14 @@ class Supervisor:
                 if not child.pid and not child.refused and not child.done and now >= child.due:
                     child.pid, child.started = self._start(child.name), now
             self._note()
-            self._reap(0.2)
+            self._reap(self._wait_s())
         self._note()
         self._end()
+
+    def _wait_s(self) -> float:
+        """Until the next start is due; LOOK_S at most."""
+        due = [child.due for child in self._children.values() if not (child.pid or child.refused or child.done)]
+        return max(0.0, min([due_at - time.monotonic() for due_at in due] + [LOOK_S]))
 
     def _start(self, name: str) -> int:
         if name in self._groups:
@@ -88,16 +95,19 @@ class Supervisor:
         return start_service(self._home, name)
 
     def _reap(self, wait_s: float) -> None:
-        deadline = time.monotonic() + wait_s
-        while time.monotonic() < deadline and not self._stopping:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                pid, status = 0, 0
-            if pid == 0:
-                signal.sigtimedwait([signal.SIGCHLD], wait_s) if hasattr(signal, "sigtimedwait") else time.sleep(0.1)
-                continue
-            self._gone(pid, os.waitstatus_to_exitcode(status))
+        """Note the children that ended; where none has, wait for the first one so long."""
+        if not self._collect() and wait_s > 0:
+            signal.sigtimedwait([signal.SIGCHLD], wait_s) if hasattr(signal, "sigtimedwait") else time.sleep(0.1)
+            self._collect()
+
+    def _collect(self) -> bool:
+        """Note every child that ended; whether there was one."""
+        found = False
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                self._gone(ended[0], os.waitstatus_to_exitcode(ended[1]))
+                found = True
+        return found
 
     def _gone(self, pid: int, code: int) -> None:
         for child in self._children.values():
@@ -110,10 +120,16 @@ class Supervisor:
                 child.refused = code == REFUSED
                 child.done = self._drains and code in (0, REFUSED)
                 child.restarts += 1
+                child.exit_code = code
 
     def _note(self) -> None:
         for child in self._children.values():
-            what: dict[str, object] = {"pid": child.pid, "restarts": child.restarts, "refused": child.refused}
+            what: dict[str, object] = {
+                "pid": child.pid,
+                "restarts": child.restarts,
+                "refused": child.refused,
+                "exit_code": child.exit_code,
+            }
             if child.name in SERVICES and self._noted.get(child.name) != what:
                 write_run_file(self._home, f"{child.name}.supervised", what)
                 self._noted[child.name] = what
@@ -130,13 +146,17 @@ class Supervisor:
         for child in self._children.values():
             while child.pid and time.monotonic() < deadline:
                 with contextlib.suppress(ChildProcessError):
-                    if os.waitpid(child.pid, os.WNOHANG)[0] == 0:
+                    pid, status = os.waitpid(child.pid, os.WNOHANG)
+                    if pid == 0:
                         time.sleep(0.02)
                         continue
+                    child.exit_code = os.waitstatus_to_exitcode(status)
                 child.pid = 0
             if child.pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child.pid, signal.SIGKILL)
+                child.exit_code = -signal.SIGKILL
+        self._note()
 
 
 def start_service(home: Path, name: str) -> int:
@@ -250,26 +270,45 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def running_pid(home: Path) -> int:
+    """The process id of this folder's supervisor, 0 where none lives; the id that is noted may be another's by now."""
+    import psutil
+
+    pid = int(str((read_run_file(home, "supervisor") or {}).get("pid") or 0))
+    if not pid:
+        return 0
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)  # where it is this process's child
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        process, deadline = psutil.Process(pid), time.monotonic() + STARTING_S
+        while not (command := process.cmdline()) and time.monotonic() < deadline:
+            time.sleep(0.01)  # one that was started this moment has none yet
+        return pid if str(home.resolve()) in command else 0
+    return 0
+
+
 def is_running(home: Path) -> bool:
     """Whether the supervisor of this folder lives."""
-    noted = read_run_file(home, "supervisor")
-    with contextlib.suppress(ChildProcessError):
-        if noted:
-            os.waitpid(int(str(noted["pid"])), os.WNOHANG)  # where it is this process's child
-    return noted is not None and is_alive(int(str(noted["pid"])))
+    return running_pid(home) != 0
 
 
 def up(home: Path, services: tuple[str, ...] = tuple(SERVICES), *, drain: bool = False) -> int:
     """Start the supervisor in a session of its own, unless one runs; return its process id."""
-    noted = read_run_file(home, "supervisor")
-    if noted and is_running(home):
-        return int(str(noted["pid"]))
+    if running := running_pid(home):
+        return running
     (home / "logs").mkdir(parents=True, exist_ok=True)
     for old in (home / "run").glob("*.json") if (home / "run").exists() else ():
         old.unlink()
     with (home / "logs" / "supervisor.log").open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.infra.supervisor", str(home), *services, *([DRAIN] if drain else [])],
+            [
+                sys.executable,
+                "-m",
+                "headrace.infra.supervisor",
+                str(home.resolve()),
+                *services,
+                *([DRAIN] if drain else []),
+            ],
             stdout=out,
             stderr=out,
             stdin=subprocess.DEVNULL,
@@ -281,10 +320,9 @@ def up(home: Path, services: tuple[str, ...] = tuple(SERVICES), *, drain: bool =
 
 def down(home: Path, limit_s: float = STOP_S + 5) -> bool:
     """Stop the supervisor and with it every service; False where none ran. Raises TimeoutError past the limit."""
-    noted = read_run_file(home, "supervisor")
-    if not noted or not is_running(home):
+    pid = running_pid(home)
+    if not pid:
         return False
-    pid = int(str(noted["pid"]))
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + limit_s
     while is_alive(pid):

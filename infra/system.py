@@ -38,6 +38,7 @@ CHAIN = (
     "joiner",
     "trainer",
     "evaluator",
+    "monitor",
     "sequencer",
     "orchestrator",
     "registry",

@@ -28,10 +28,10 @@ def example(
         raise InvalidInput(f"features are a mapping of columns to values, not {features!r}")
     values = {str(name): plain(value) for name, value in features.items() if not is_absent(value)}
     return ExampleArrived(
-        id=uuid.uuid4().hex if id is None else id,
+        id=uuid.uuid4().hex if id is None else named("id", id),
         time=zoned(time),
         features=values,
-        entity=entity,
+        entity=None if entity is None else named("entity", entity),
         label=None if label is None else plain(label),
         history=history,
     )
@@ -39,7 +39,8 @@ def example(
 
 def label_for(id: str, label: Label, *, entity: str | None = None, time: datetime | str | None = None) -> LabelArrived:
     """The answer to an example."""
-    return LabelArrived(id=id, time=zoned(time), label=plain(label), entity=entity)
+    entity = None if entity is None else named("entity", entity)
+    return LabelArrived(id=named("id", id), time=zoned(time), label=plain(label), entity=entity)
 
 
 def from_row(row: Mapping[str, Any]) -> ExampleArrived | LabelArrived:
@@ -52,6 +53,13 @@ def from_row(row: Mapping[str, Any]) -> ExampleArrived | LabelArrived:
     if row.get("id") is None or row.get("label") is None:
         raise InvalidInput(f"a row without features is a label, with id and label; not {dict(row)!r}")
     return label_for(row["id"], row["label"], entity=row.get("entity"), time=row.get("time"))
+
+
+def named(field: str, value: str) -> str:
+    """An id or entity. Raises InvalidInput for what is no text, or empty."""
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(f"{field} is a text of at least one character, not {value!r}")
+    return value
 
 
 def zoned(time: datetime | str | None) -> datetime:
@@ -74,7 +82,12 @@ def is_absent(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """A number, text or truth value as Python has it; NumPy's and pandas' scalars become theirs."""
+    """A number, text or truth value as Python has it; NumPy's and pandas' scalars become theirs.
+
+    Raises InvalidInput for anything else, and for what JSON cannot say: it would arrive as null.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput(f"a number is finite, not {value}; leave out what is not known")
     if isinstance(value, str | bool | int | float):
         return value if type(value) in (str, bool, int, float) else _base(value)
     item = getattr(value, "item", None)

@@ -74,7 +74,7 @@ def decode(type_name: str, body: bytes) -> Any:
         raise Undecodable(f"no event is named {type_name!r}")
     try:
         return decoder(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # JSON deeper than the decoders go
         raise Undecodable(f"{type_name}: {error}") from error
 
 

@@ -16,6 +16,7 @@ from headrace.schemas.policies import Policies
 Verdict = Literal["pass", "fail", "inconclusive", "error"]
 Stage = Literal["offline", "infra", "online", "guard", "refresh"]
 Alias = Literal["champion", "challenger", "previous", "anchor"]
+OWN_RECIPE = "own"  # what people call the pipeline's `recipe=`, which events do not name
 
 
 class ControlEvent(BaseModel):
@@ -85,7 +86,13 @@ class MetricsUpdated(ControlEvent):
 
 
 class DriftDetected(ControlEvent):
-    """Data, predictions, performance or the flow of labels changed."""
+    """Data, predictions, performance or the flow of labels changed.
+
+    `since` is the offset of `topic` (its `partition`) from which on it did, `since_ms` the known time there, and
+    `offset` where it was found. `evidence` holds the numbers with their limits. `run`, `version` and `epoch` are the
+    champion's; `diagnosis` says what it looks like, where the evidence allows. `degraded` is of performance: whether
+    the champion is worse than it was; what was said last of a run holds.
+    """
 
     kind: Literal["input", "prediction", "performance", "labels"]
     level: Literal["warning", "drift"]
@@ -95,13 +102,31 @@ class DriftDetected(ControlEvent):
     features: tuple[str, ...] = ()
     run: str | None = None
     diagnosis: str | None = None
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+    since_ms: int | None = None
+    version: int | None = None
+    epoch: int | None = None
+    degraded: bool | None = None
 
 
 # --- what people ask for ----------------------------------------------------------------------------------
 
 
+class ChallengerSpec(Detail):
+    """Another recipe of a pipeline: its name, its digest, and whether its models can be made again."""
+
+    name: str
+    recipe_digest: str
+    stable: bool = True
+
+
 class ReleaseDefinition(Detail):
-    """Everything that a pipeline file says, as data, with the digests of its three parts and of its source."""
+    """Everything that a pipeline file says, as data, with the digests of its three parts and of its source.
+
+    `challengers` are recipes beside the pipeline's own, in the order of the file; all answer in the same way.
+    """
 
     contract: ContractSpec
     policies: Policies
@@ -113,6 +138,17 @@ class ReleaseDefinition(Detail):
     recipe_stable: bool = True
     has_probabilities: bool = True
     description: str | None = None
+    challengers: tuple[ChallengerSpec, ...] = ()
+
+    def recipe_digests(self) -> dict[str | None, str]:
+        """The digest of each recipe by its name, None for the pipeline's own, which is the first."""
+        return {None: self.recipe_digest, **{one.name: one.recipe_digest for one in self.challengers}}
+
+    def is_stable(self, recipe: str | None) -> bool:
+        """Whether the models of a recipe can be made again."""
+        if recipe is None:
+            return self.recipe_stable
+        return any(one.name == recipe and one.stable for one in self.challengers)
 
 
 class ReleaseAsked(ControlEvent):
@@ -137,7 +173,7 @@ class RetireAsked(ControlEvent):
 
 
 class TrainingAsked(ControlEvent):
-    """A person asks for a training."""
+    """A person asks for a training; `recipe` is a challenger's name, or none for the pipeline's own."""
 
     request: str
     by: str
@@ -158,14 +194,22 @@ class PromotionAsked(ControlEvent):
 
 
 class RollbackAsked(ControlEvent):
-    """A person asks to go back to the previous model, to a version, or to before a bad range (known time, ms)."""
+    """A person asks to go back to the previous model, to a version, or to before a bad range (known time, ms).
+
+    `uri` and `snapshot_offset` are the newest snapshot of that version's run that the log names, as who asks found it.
+    `bad_ranges` are the offsets of `<p>.labelled-examples` that the range of time stands for, as who asks read them
+    (first inclusive, last exclusive, in order); then version and snapshot are the newest that did not learn from them.
+    """
 
     request: str
     by: str
     reason: str = ""
     version: int | None = None
+    uri: str | None = None
+    snapshot_offset: int | None = None
     bad_from_ms: int | None = None
     bad_to_ms: int | None = None
+    bad_ranges: tuple[tuple[int, int], ...] = ()
 
 
 class PauseAsked(ControlEvent):
@@ -211,7 +255,11 @@ class PipelineRetired(ControlEvent):
 
 
 class TrainingRequested(ControlEvent):
-    """The orchestrator wants a run: `start` is an offset of `<p>.labelled-examples`; `request` its id."""
+    """The orchestrator wants a run: `start` is an offset of `<p>.labelled-examples`; `request` its id.
+
+    `recipe` names one of the release's challengers, or none for the pipeline's own. `alerts` are the offsets in
+    `control-log` of those that started it together.
+    """
 
     request: str
     trigger: Literal["first_model", "person", "schedule", "new_data", "performance", "input", "recipe", "rollback"]
@@ -223,10 +271,15 @@ class TrainingRequested(ControlEvent):
     parent: str | None = None
     excluded: tuple[tuple[int, int], ...] = ()
     alpha: float = 0.05
+    recipe: str | None = None
+    alerts: tuple[int, ...] = ()
 
 
 class RunStarted(ControlEvent):
-    """A run exists from here on; this is in the log before its first learn, and the first one counts."""
+    """A run exists from here on; this is in the log before its first learn, and the first one counts.
+
+    `recipe` names one of the release's challengers, or none for the pipeline's own.
+    """
 
     run: str
     request: str
@@ -236,6 +289,7 @@ class RunStarted(ControlEvent):
     end_at_labels: int | None = None
     parent: str | None = None
     excluded: tuple[tuple[int, int], ...] = ()
+    recipe: str | None = None
 
 
 class RunEnded(ControlEvent):
@@ -305,7 +359,7 @@ class Check(Detail):
 
 
 class ModelValidated(ControlEvent):
-    """A gate's verdict with all its checks."""
+    """A gate's verdict with all its checks; `share` is the canary step that it judges, None for any other gate."""
 
     run: str
     request: str
@@ -320,6 +374,7 @@ class ModelValidated(ControlEvent):
     epoch: int = 0
     seconds: float | None = None
     peak_mb: float | None = None
+    share: float | None = None
 
 
 class LabelsCounted(ControlEvent):
@@ -330,7 +385,11 @@ class LabelsCounted(ControlEvent):
 
 
 class ModelUpdated(ControlEvent):
-    """An alias moved: the run it names and the snapshot from which it serves; `follows` its newer revisions or not."""
+    """An alias moved: the run it names and the snapshot from which it serves; `follows` its newer revisions or not.
+
+    `share` is the part of the units that a challenger in its canary serves. `request` where a person asked for it.
+    `barred` are the ranges of examples for whose sake it moved back, if any.
+    """
 
     alias: Alias
     version: int
@@ -344,6 +403,17 @@ class ModelUpdated(ControlEvent):
     previous_version: int | None = None
     forced_by: str | None = None
     share: float | None = None
+    request: str | None = None
+    barred: tuple[tuple[int, int], ...] = ()
+
+
+class AliasRemoved(ControlEvent):
+    """An alias names no run any more; the run that it named may have another alias, or has ended."""
+
+    alias: Alias
+    run: str
+    epoch: int
+    reason: str
 
 
 # --- other decisions --------------------------------------------------------------------------------------
@@ -377,10 +447,11 @@ class ChallengerExpired(ControlEvent):
 
 
 class AutomationPaused(ControlEvent):
-    """No automatic promotion until a person resumes it."""
+    """No automatic promotion until a person resumes it. `request` where a person asked."""
 
     reason: str
     by: str | None = None
+    request: str | None = None
     numbers: dict[str, Any] = {}
 
 
@@ -389,29 +460,47 @@ class AutomationResumed(ControlEvent):
 
     by: str
     reason: str = ""
+    request: str | None = None
 
 
 class PipelineDegraded(ControlEvent):
-    """Recent loss is above the reference fixed at promotion, or `Success` fails."""
+    """The loss of what serves rose and stays above what it was; told once a day. `over`: it is so no longer."""
 
     reason: str
     numbers: dict[str, Any] = {}
+    over: bool = False
 
 
 class SchemaSkewed(ControlEvent):
-    """Too many rejects: training is paused."""
+    """Too many rejects: nothing is trained that no person asked for. `over`: they are accepted again."""
 
     reason: str
     numbers: dict[str, Any] = {}
+    over: bool = False
 
 
 class RangeBarred(ControlEvent):
-    """Offsets of `<p>.labelled-examples` that no later run learns (first inclusive, last exclusive)."""
+    """Offsets of `<p>.labelled-examples` that no later run learns (first inclusive, last exclusive).
+
+    `ranges` are its parts, where good examples stand between bad ones. A run is to learn again without them: of
+    `release`, from `again_from` on, beginning with the model `parent` (which `recipe` made, as in RunStarted) or with
+    none; where `again_from` is None what serves has not learned from them, and no run is needed.
+    """
 
     start_offset: int
     end_offset: int
     request: str
     reason: str = ""
+    ranges: tuple[tuple[int, int], ...] = ()
+    again_from: int | None = None
+    parent: str | None = None
+    release: int | None = None
+    recipe: str | None = None
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """The ranges; the whole where it names none."""
+        return self.ranges or ((self.start_offset, self.end_offset),)
 
 
 # --- stores and lineage -----------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,26 @@ class Success(Declared):
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
 
+class Alerts(Declared):
+    """Alerts that start a training together: `need` of these signals, each at least once within a time.
+
+    A signal is a kind of alert (`performance`, `input`, `prediction`, `labels`) or the drift of one column
+    (`input.pressure`). `need` is "any", "all" or a number.
+    """
+
+    of: tuple[str, ...]
+    need: Literal["any", "all"] | int = "all"
+    within_s: float = Field(86_400, gt=0)
+
+    def __init__(self, *of: str, **rule: Any) -> None:
+        super().__init__(**{"of": of, **rule})
+
+    @property
+    def enough(self) -> int:
+        """How many different signals it takes."""
+        return {"any": 1, "all": len(self.of)}[self.need] if isinstance(self.need, str) else self.need
+
+
 class Triggers(Declared):
     """When training starts by itself."""
 
@@ -36,6 +56,7 @@ class Triggers(Declared):
     every_labels: int | None = Field(None, ge=1)
     on_performance_drift: bool = True
     on_input_drift: bool = False
+    alerts: Alerts | None = None
     cooldown_s: float = Field(3_600, ge=0)
     window_labels: int = Field(2_000, ge=1)
 
@@ -70,7 +91,7 @@ class Drift(Declared):
 
 
 class Rollout(Declared):
-    """How a challenger takes over: shadow, then these shares of the traffic."""
+    """How a challenger takes over: shadow, then these shares of the traffic, each for a time and labelled requests."""
 
     steps: tuple[float, ...] = (0.1, 0.5)
     step_s: float = Field(600, ge=0)

@@ -43,7 +43,8 @@ class LabelArrived(StreamEvent, frozen=True):
 class Tick(StreamEvent, frozen=True):
     """Time passed. Its id is `schedule` and `due`; `signature` authenticates it among users' records.
 
-    `pending_from` is the joiner's: the number of the oldest prediction that still waits for its label.
+    `pending_from` and `predicted` are the joiner's: the number of the oldest prediction that still waits for its
+    label, and how many predictions its partition has had.
     """
 
     schedule: str
@@ -51,6 +52,7 @@ class Tick(StreamEvent, frozen=True):
     signature: str = ""
     pipeline: str = ""
     pending_from: int | None = None
+    predicted: int | None = None
 
 
 class Problem(StreamEvent, frozen=True):
@@ -108,8 +110,9 @@ class Baselines(StreamEvent, frozen=True):
 class PredictionMade(StreamEvent, frozen=True):
     """Exactly one for every validated example, whatever the models do.
 
-    `served` names the alias whose value was served, None without a champion (`cold`). `origin` is the
-    partition and offset of `<p>.data-arrived`; `epoch` counts the changes of the pipeline's aliases.
+    `served` names the alias whose value was served, None without a champion (`cold`). `share` is the part of the units
+    that the challenger serves in a canary, None outside one. `origin` is the partition and offset of
+    `<p>.data-arrived`; `epoch` counts the changes of the pipeline's aliases.
     """
 
     id: str
@@ -124,6 +127,7 @@ class PredictionMade(StreamEvent, frozen=True):
     baselines: Baselines = Baselines()
     history: bool = False
     cold: bool = False
+    share: float | None = None
 
 
 class ExampleLabelled(StreamEvent, frozen=True):

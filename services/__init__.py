@@ -104,6 +104,25 @@ FOLDS: tuple[Fold, ...] = (
         needs_river=True,
         runs_user_code=True,
     ),
+    Fold(
+        "monitor",
+        "inputs",
+        "<p>.predictions",
+        ("drift-alerts",),
+        "compares inputs and predictions with what the champion learned from",
+        horizon="five windows of reference",
+        scalable=True,
+        needs_river=True,
+    ),
+    Fold(
+        "monitor",
+        "performance",
+        "<p>.labelled-examples",
+        ("drift-alerts",),
+        "hears the champion's loss rise, and labels that stop",
+        horizon="3,000 losses since the promotion",
+        needs_river=True,
+    ),
     *(
         Fold(
             "sequencer",
@@ -151,6 +170,7 @@ SERVICES: dict[str, str] = {
     "joiner": "joins late labels to their predictions",
     "trainer": "learns online; snapshots of all runs at one offset",
     "evaluator": "scores arms and runs the gates",
+    "monitor": "tells what changed: inputs, predictions, performance, labels",
     "sequencer": "decides the order of control events",
     "scheduler": "ticks: minutes and cron (Faust)",
     "orchestrator": "starts trainings",

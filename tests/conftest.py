@@ -21,6 +21,15 @@ settings.register_profile("headrace", deadline=None, suppress_health_check=[Heal
 settings.load_profile("headrace")
 
 
+def pytest_collection_modifyitems(items):
+    """Tests of one file run in one worker, as their fixtures are shared; each round of the simulation where there is
+    room.
+    """
+    for item in items:
+        shared = "::test_after_any_schedule" not in item.nodeid and "::test_code_without_one" not in item.nodeid
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0] if shared else item.nodeid))
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_caller(monkeypatch):
     """Tests see no setting of the person who runs them, only those they set."""

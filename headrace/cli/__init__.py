@@ -7,10 +7,38 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli import models, releases, resetting, stack, start, streams, topics
+from headrace.cli import (
+    alerts,
+    inspecting,
+    models,
+    moving,
+    releases,
+    reproducing,
+    resetting,
+    stack,
+    start,
+    streams,
+    topics,
+    triggering,
+    why,
+)
 from headrace.cli.app import app as app
 
-GROUPS = (start, releases, streams, models, stack, resetting, topics)
+GROUPS = (
+    start,
+    releases,
+    streams,
+    models,
+    inspecting,
+    triggering,
+    moving,
+    alerts,
+    reproducing,
+    why,
+    stack,
+    resetting,
+    topics,
+)
 
 
 def _print_version(asked: bool) -> None:

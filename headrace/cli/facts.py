@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.cli import alerts
 from headrace.errors import Missing
 from headrace.schemas.control import (
+    OWN_RECIPE,
+    DriftDetected,
     MetricsUpdated,
     ModelUpdated,
     ModelValidated,
@@ -21,10 +25,13 @@ from headrace.schemas.control import (
     TrainingFailed,
 )
 from headrace.schemas.record import Record
-from headrace.schemas.topics import full_name
-from headrace.services import FOLDS
+from headrace.services.orchestrator import core as orchestrator
+from headrace.services.orchestrator.training import Training
 from headrace.services.registry import core as registry
+from headrace.services.registry.models import Models
 from headrace.services.registry.releases import UNCHANGED
+from headrace.why import alert_words
+from headrace.why.sentences import moment
 
 if TYPE_CHECKING:
     from headrace.infra.sdk import Client
@@ -41,6 +48,7 @@ class Run:
     release: int
     request: str
     start_offset: int
+    recipe: str = OWN_RECIPE
     state: str = "live"
     labels: int | None = None
     reason: str = ""
@@ -52,24 +60,36 @@ class Facts:
 
     name: str
     release: int
-    models: registry.Models
+    models: Models
     runs: dict[str, Run] = field(default_factory=dict)
     verdicts: list[ModelValidated] = field(default_factory=list)
+    training: Training | None = None
     refused: RequestRefused | None = None
+    alert: Record | None = None
+    performance: DriftDetected | None = None
+
+    def recipe_of(self, run: str) -> str:
+        """The name of the recipe by which a run learns."""
+        known = self.runs.get(run)
+        return OWN_RECIPE if known is None else known.recipe
 
 
 def fold(records: Iterable[Record]) -> dict[str, Facts]:
     """Every pipeline that `control-log` knows, by name: the registry's fold, runs and verdicts beside it."""
     state, world = registry.State(), registry.example_world()
+    asked = orchestrator.State()
     runs: dict[str, dict[str, Run]] = {}
     verdicts: dict[str, list[ModelValidated]] = {}
     refused: dict[str, RequestRefused] = {}
+    newest: dict[str, Record] = {}
+    performance: dict[str, DriftDetected] = {}
     for record in records:
         registry.step(state, record, world)
+        orchestrator.step(asked, record, None)
         event = record.event
         match event:
             case RunStarted():
-                run = Run(event.run, event.release, event.request, event.start_offset)
+                run = Run(event.run, event.release, event.request, event.start_offset, event.recipe or OWN_RECIPE)
                 runs.setdefault(event.pipeline, {}).setdefault(event.run, run)
             case RunEnded():
                 _end(runs, event.pipeline, event.run, "ended", event.reason)
@@ -81,24 +101,47 @@ def fold(records: Iterable[Record]) -> dict[str, Facts]:
                     completed.labels = event.n_labels
             case ModelValidated():
                 verdicts.setdefault(event.pipeline, []).append(event)
+            case DriftDetected():
+                newest[event.pipeline] = record
+                if event.degraded is not None:
+                    performance[event.pipeline] = event
             case RequestRefused() if event.kind != UNCHANGED:
                 refused[event.pipeline] = event
             case _:
                 pass
     return {
-        name: Facts(name, found.released.release, found, runs.get(name, {}), verdicts.get(name, []), refused.get(name))
+        name: Facts(
+            name,
+            found.released.release,
+            found,
+            runs.get(name, {}),
+            verdicts.get(name, []),
+            asked.pipelines.get(name),
+            refused.get(name),
+            newest.get(name),
+            performance.get(name),
+        )
         for name, found in state.pipelines.items()
     }
 
 
-def read(client: Client, pipeline: str | None = None) -> dict[str, Facts]:
+def read(client: Client, pipeline: str | None = None, until_ms: int | None = None) -> dict[str, Facts]:
     """The facts of one pipeline or of all; none before the topics exist. Raises Unreachable."""
     try:
         records = client.subscribe("control-log", pipeline or "", start="earliest", follow=False)
     except Missing:
         return {}
-    found = fold(records)
+    found = fold(records if until_ms is None else as_of(until_ms, records))
     return {name: facts for name, facts in found.items() if pipeline in (None, name)}
+
+
+def as_of(until_ms: int, records: Iterable[Record]) -> Iterator[Record]:
+    """What stood in `control-log` when a known time was reached.
+
+    Times there may go back, a verdict has that of the example at which its run was judged: what the registry knew
+    then is the log up to its first record of a later time, not every record of an earlier one.
+    """
+    return takewhile(lambda record: record.known_ms <= until_ms, records)
 
 
 def status_of(client: Client, facts: Facts) -> dict[str, Any]:
@@ -110,6 +153,7 @@ def status_of(client: Client, facts: Facts) -> dict[str, Any]:
     run = champion.run if champion else next((r.run for r in facts.runs.values() if r.state == "live"), None)
     learned = newest.runs[run].n_learned if newest and run in newest.runs else None
     verdict = facts.verdicts[-1] if facts.verdicts else None
+    newest_scores = scores(r.event for r in client.subscribe("metrics", facts.name, last=SCORES_TAIL, follow=False))
     return {
         "pipeline": facts.name,
         "release": facts.release,
@@ -122,16 +166,71 @@ def status_of(client: Client, facts: Facts) -> dict[str, Any]:
         else {
             "version": champion.version,
             "run": champion.run,
+            "recipe": facts.recipe_of(champion.run),
             "follows": champion.follows,
             "reason": champion.reason,
             "revision": f"{champion.version}@{_revision(champion, newest)}",
         },
+        **{alias: _alias(facts, facts.models.aliases.get(alias)) for alias in ("challenger", "previous")},
+        "training": _training(facts.training),
+        "paused": facts.models.paused,
         "labels": learned,
         "needs_labels": None if champion else policies.triggers.first_model_at,
         "verdict": None if verdict is None else verdict.model_dump(mode="json"),
         "refused": facts.refused.model_dump(mode="json") if facts.refused else None,
-        **scores(r.event for r in client.subscribe("metrics", facts.name, last=SCORES_TAIL, follow=False)),
+        "alert": None if facts.alert is None else alerts.told(facts.alert),
+        "degraded": degraded(facts, newest_scores["scores"]),
+        "skewed": [] if facts.training is None else [one.says for one in facts.training.skewed.values()],
+        **newest_scores,
     }
+
+
+def _alias(facts: Facts, update: ModelUpdated | None) -> dict[str, Any] | None:
+    if update is None:
+        return None
+    told = {"version": update.version, "run": update.run, "reason": update.reason, "share": update.share}
+    return {**told, "recipe": facts.recipe_of(update.run)}
+
+
+def _training(training: Training | None) -> dict[str, Any] | None:
+    """What holds the slot, and what waits for it."""
+    if training is None or training.slot is None:
+        return None
+    slot, waiting = training.slot, training.waiting
+    return {
+        "run": slot.run,
+        "recipe": slot.asked.recipe or OWN_RECIPE,
+        "trigger": slot.asked.trigger,
+        "cause": slot.asked.cause,
+        "start": slot.asked.start,
+        "waiting": None if waiting is None else f"{waiting.asked.trigger} ({waiting.asked.cause})",
+    }
+
+
+def degraded(facts: Facts, newest: dict[str, Any] | None) -> list[str]:
+    """Why the champion is worse than it was or than it must be; empty where it is not."""
+    champion, said = facts.models.aliases.get("champion"), facts.performance
+    if champion is None:
+        return []
+    why = []
+    if said is not None and said.degraded and said.run == champion.run:
+        why.append(alert_words.found(said) + _tried_again(facts.training))
+    success = facts.models.released.definition.policies.success
+    value = (newest or {}).get(success.metric) if success else None
+    if success is not None and value is not None and not success.is_met(value):
+        limits = {"at least": success.at_least, "at most": success.at_most}
+        asked = " and ".join(f"{name} {limit:g}" for name, limit in limits.items() if limit is not None)
+        why.append(f"{success.metric} {value:.4f} over the last {newest['n']:,} rows, asked for {asked}")  # type: ignore[index]
+    return why
+
+
+def _tried_again(training: Training | None) -> str:
+    """How often a training was tried since, and when the next one may be."""
+    known = None if training is None else training.degraded
+    if known is None or not known.tries:
+        return ""
+    times = "once" if known.tries == 1 else f"{known.tries} times"
+    return f"; tried again {times}, next not before {moment(known.retry_ms)}"
 
 
 def newest_snapshot(client: Client, pipeline: str) -> SnapshotTaken | None:
@@ -163,45 +262,6 @@ def file_state(pipeline: str, digest: str, release: int) -> str:
     if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
         return f"{path} is release {release}"
     return f"{path} differs from release {release}"
-
-
-def lags(client: Client, pipelines: Iterable[str]) -> dict[str, int | None]:
-    """How many records each fold's group is behind, over all its inputs; None where it has read nothing yet."""
-    from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-
-    from headrace.infra.subscription import connect
-
-    namespace, names = client.settings.namespace, list(pipelines)
-    groups = {fold.id: f"{namespace}headrace-{fold.id}" for fold in FOLDS}
-    admin = connect(KafkaAdminClient, client.settings, client.address)
-    consumer = connect(KafkaConsumer, client.settings, client.address, enable_auto_commit=False)
-    try:
-        committed = {
-            group: offsets
-            for group, offsets in admin.list_group_offsets(sorted(set(groups.values()))).items()
-            if offsets
-        }
-        found: dict[str, int | None] = {}
-        for one in FOLDS:
-            topics = [full_name(one.input, name, namespace) for name in (names if "<p>" in one.input else [""])]
-            places = [
-                TopicPartition(topic, partition)
-                for topic in topics
-                for partition in consumer.partitions_for_topic(topic) or ()
-            ]
-            offsets = committed.get(groups[one.id])
-            if offsets is None or not places:
-                found.setdefault(one.id, None)
-                continue
-            ends, starts = consumer.end_offsets(places), consumer.beginning_offsets(places)
-            behind = sum(
-                max(0, ends[place] - (offsets[place].offset if place in offsets else starts[place])) for place in places
-            )
-            found[one.id] = (found.get(one.id) or 0) + behind
-        return found
-    finally:
-        admin.close()
-        consumer.close()
 
 
 def _end(runs: dict[str, dict[str, Run]], pipeline: str, run: str, state: str, reason: str) -> None:

@@ -3,73 +3,107 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace.cli import connect, output
 from headrace.cli.app import MODELS, AnyName, Json, Name, command, operator
 from headrace.cli.releases import Wait
+from headrace.errors import Missing
+
+if TYPE_CHECKING:
+    from headrace.cli.facts import Facts
 
 
-@command(MODELS, "headrace models rainfall")
-def models(name: AnyName = None, as_json: Json = False) -> None:
+@command(MODELS, "headrace models rainfall --at 2026-01-31T12:00Z")
+def models(
+    name: AnyName = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="As it was then (UTC); now without it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List the versions of each pipeline, where the aliases point, and why.
 
-    They are folded from `control-log` by the registry's own rules.
+    They are folded from `control-log` by the registry's own rules; with --at as far as it stood at that known time.
     """
     from headrace.cli import facts
-    from headrace.services.registry import core as registry
+    from headrace.cli.cells import to_time
+    from headrace.infra.client_errors import check_released
 
+    until_ms = None if at is None else round(to_time(at, "--at").timestamp() * 1000)
     with connect.client() as client:
-        found = facts.read(client, name)
-    _known(name, list(found))
-    state = registry.State({pipeline: one.models for pipeline, one in found.items()})
-    listed = []
-    for pipeline in found:
-        versions, aliases = registry.models(state, pipeline)
-        for version in versions:
-            named = [alias for alias, update in aliases.items() if update.version == version.version]
-            listed.append(
-                {
-                    "pipeline": pipeline,
-                    "aliases": named,
-                    **{
-                        field: getattr(version, field)
-                        for field in ("version", "run", "release", "snapshot_offset", "n_labels", "reason")
-                    },
-                }
-            )
+        found = facts.read(client, name, until_ms)
+    if at is not None and not found:
+        what = f"{name} was not released yet" if name else "nothing was released yet"
+        raise Missing(f"{what} at {at}", f"headrace models{f' {name}' if name else ''}")
+    check_released(name, found)
+    listed = versions(found)
     if as_json:
         output.print_json(listed)
     elif listed:
-        columns = ("pipeline", "version", "aliases", "release", "run", "reason")
+        columns = ("pipeline", "version", "aliases", "release", "recipe", "run", "reason")
         rows = [
-            [m["pipeline"], m["version"], ", ".join(m["aliases"]), m["release"], m["run"], m["reason"]] for m in listed
+            [m["pipeline"], m["version"], _named(m), m["release"], m["recipe"], m["run"], m["reason"]] for m in listed
         ]
         output.out().print(output.table(columns, rows, right=("version", "release")))
     else:
-        output.say(f"No version yet. headrace status{f' {name}' if name else ''} says how far the first one is.")
+        when = "yet" if at is None else f"at {at}"
+        output.say(f"No version {when}. headrace status{f' {name}' if name else ''} says how far the first one is.")
+
+
+def versions(found: Mapping[str, Facts]) -> list[dict[str, Any]]:
+    """Every version of these pipelines, oldest first, with the aliases that name it and what they serve of its run."""
+    listed = []
+    for pipeline, one in found.items():
+        aliases = one.models.aliases
+        for version in one.models.versions:
+            named = {alias: update for alias, update in aliases.items() if update.version == version.version}
+            fields = ("version", "run", "release", "snapshot_offset", "n_labels", "reason")
+            listed.append(
+                {
+                    "pipeline": pipeline,
+                    "aliases": list(named),
+                    **{field: getattr(version, field) for field in fields},
+                    "recipe": one.recipe_of(version.run),
+                    "serves": {
+                        alias: {
+                            "snapshot_offset": update.snapshot_offset,
+                            "follows": update.follows,
+                            "share": update.share,
+                        }
+                        for alias, update in named.items()
+                    },
+                }
+            )
+    return listed
+
+
+def _named(version: dict[str, Any]) -> str:
+    """A version's aliases, and what a challenger serves in its canary."""
+    shares = {alias: served["share"] for alias, served in version["serves"].items()}
+    return ", ".join(alias if share is None else f"{alias} (serves {share:.0%})" for alias, share in shares.items())
 
 
 @command(MODELS, "headrace runs rainfall")
 def runs(name: AnyName = None, as_json: Json = False) -> None:
     """List the training runs of each pipeline: where they began, how far they came, why they ended."""
     from headrace.cli import facts
+    from headrace.infra.client_errors import check_released
 
     with connect.client() as client:
         found = facts.read(client, name)
-    _known(name, list(found))
+    check_released(name, found)
     listed = [{"pipeline": pipeline, **asdict(run)} for pipeline, one in found.items() for run in one.runs.values()]
     if as_json:
         output.print_json(listed)
     elif listed:
-        columns = ("pipeline", "run", "state", "release", "from", "judged at", "reason")
-        rows = [
-            [r["pipeline"], r["run"], r["state"], r["release"], r["start_offset"], r["labels"], r["reason"]]
-            for r in listed
-        ]
+        columns = ("pipeline", "run", "state", "release", "recipe", "from", "judged at", "reason")
+        fields = ("pipeline", "run", "state", "release", "recipe", "start_offset", "labels", "reason")
+        rows = [[r[field] for field in fields] for r in listed]
         output.out().print(output.table(columns, rows, right=("release", "from", "judged at")))
     else:
         output.say("No run yet: one starts at the first release.")
@@ -79,6 +113,9 @@ def runs(name: AnyName = None, as_json: Json = False) -> None:
 def train(
     name: Name,
     reason: Annotated[str, typer.Option(help="Why, for the log.")] = "",
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A challenger's; the pipeline's own without it.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed than the pipeline's.")] = None,
     start: Annotated[
         int | None, typer.Option(min=0, metavar="OFFSET", help="Of labelled-examples; 0 is the oldest.")
@@ -87,13 +124,20 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Ask for a training and say what the orchestrator answered. Exit status 3: refused, with the reason."""
+    from headrace.infra.client_errors import check_released
     from headrace.schemas.control import TrainingAsked
 
     asked = TrainingAsked(
-        pipeline=name, request=f"train-{uuid.uuid4().hex[:12]}", by=operator(), reason=reason, seed=seed, start=start
+        pipeline=name,
+        request=f"train-{uuid.uuid4().hex[:12]}",
+        by=operator(),
+        reason=reason,
+        seed=seed,
+        start=start,
+        recipe=recipe,
     )
     with connect.client() as client:
-        _known(name, list(client.pipelines()))
+        check_released(name, client.pipelines())
         answer = client.request(asked, timeout_s=timeout_s)
     if as_json:
         output.print_json(answer)
@@ -122,10 +166,3 @@ def query(
     output.out().print(output.table(answer.columns, answer.rows))
     if answer.truncated:
         output.note(f"There are more than {limit:,} rows; --limit shows more.")
-
-
-def _known(name: str | None, names: list[str]) -> None:
-    if name is not None and name not in names:
-        from headrace.infra.client_errors import not_released
-
-        raise not_released(name, names)

@@ -62,8 +62,16 @@ def release(
         f"Release {released.release} of {name} is in force: {len(definition.contract.features)} columns, "
         f"label {definition.contract.label.type}, {released.partitions} partition{'s' * (released.partitions != 1)}."
     )
-    if not definition.recipe_stable:
-        output.note("The recipe's models have no stable digest: they serve, but `headrace reproduce` will refuse them.")
+    recipes = definition.recipe_digests()
+    if len(recipes) > 1:
+        names = ", ".join(name for name in recipes if name is not None)
+        output.say(f"Challengers: {names}. Each is tried once a model serves; headrace runs {name} shows them.")
+    for recipe in recipes:
+        if not definition.is_stable(recipe):
+            which = "recipe" if recipe is None else f"recipe {recipe}"
+            output.note(
+                f"The {which}'s models have no stable digest: they serve, but `headrace reproduce` will refuse them."
+            )
     if released.release == 1:
         at = definition.policies.triggers.first_model_at
         output.say(

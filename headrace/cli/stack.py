@@ -90,10 +90,10 @@ def down(
 
 @command(RUNNING, "headrace status rainfall")
 def status(name: AnyName = None, as_json: Json = False) -> None:
-    """Show services, pipelines, how far the first model is and why, the last verdict, scores, lag."""
-    from headrace.cli import facts
+    """Show services, pipelines, how far the first model is and why, the last verdict, scores, the newest alert, lag."""
+    from headrace.cli import facts, lag
     from headrace.infra import supervisor
-    from headrace.infra.client_errors import not_released
+    from headrace.infra.client_errors import check_released
 
     settings = connect.settings()
     report: dict[str, Any] = {"services": supervisor.states(settings.home), "pipelines": [], "lag": {}}
@@ -101,10 +101,9 @@ def status(name: AnyName = None, as_json: Json = False) -> None:
         with connect.client() as client:
             report["broker"] = client.address
             found = facts.read(client)
-            if name is not None and name not in found:
-                raise not_released(name, found)
+            check_released(name, found)
             report["pipelines"] = [facts.status_of(client, one) for one in found.values() if name in (None, one.name)]
-            report["lag"] = facts.lags(client, [one.name for one in found.values() if name in (None, one.name)])
+            report["lag"] = lag.lags(client, [one.name for one in found.values() if name in (None, one.name)])
     except Unreachable as error:
         report["broker"], report["error"] = None, str(error)
     if as_json:

@@ -124,22 +124,37 @@ def try_(
         show_trial(report)
 
 
-@command(START, "headrace demo --rate max")
+@command(START, "headrace demo --story flip")
 def demo(
-    rate: Annotated[str, typer.Option(metavar="N|max", help="Rows a second.")] = "400",
-    rows: Annotated[int, typer.Option(min=100, max=18_159, help="How many of the 18,159 days.")] = 18_159,
-    label_delay: Annotated[int, typer.Option(min=0, metavar="ROWS", help="Labels come so many rows later.")] = 0,
+    story: Annotated[str, typer.Option(metavar="NAME", help="rainfall or flip.")] = "rainfall",
+    rate: Annotated[
+        str | None,
+        typer.Option(metavar="N|max", help="Rows a second.", show_default="fast, slow through the change, fast again"),
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=100, help="How many rows.", show_default="all")] = None,
+    label_delay: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="ROWS", help="Labels come so many rows later.", show_default="the story's"),
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the services running.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Stream 18,159 days of weather through the whole system and show what happens.
+    """Stream 18,159 days of weather (or a made-up stream) through the whole system and show what happens.
 
     It uses Apache Kafka: that of KAFKA_BOOTSTRAP_SERVERS, else one in Docker, else one from Kafka's own jars.
     """
-    from headrace.demo import Choices, run
+    from headrace.demo import STORIES, Choices, run
 
+    if story not in STORIES:
+        raise InvalidInput(f"--story is {' or '.join(STORIES)}, not {story!r}", "headrace demo --story flip")
+    told = STORIES[story]
     chosen = Choices(
-        rate=parse_rate(rate), rows=rows, refresh_s=0.1, label_delay_rows=label_delay, keep=keep, json=as_json
+        story=told,
+        rate=None if rate is None else parse_rate(rate) or float("inf"),
+        rows=min(rows or told.rows, told.rows),
+        label_delay_rows=told.label_delay_rows if label_delay is None else label_delay,
+        keep=keep,
+        json=as_json,
     )
     report = run(chosen, output.stage(to_error=as_json))
     if as_json:

@@ -7,6 +7,7 @@ from typing import Any
 
 from headrace.cli import output
 from headrace.cli.trial import show_slices, told_check
+from headrace.schemas.control import OWN_RECIPE
 
 
 def show_status(report: dict[str, Any], home: Path) -> None:
@@ -53,10 +54,25 @@ def show_pipeline(one: dict[str, Any]) -> None:
     champion = one["champion"]
     if champion is not None:
         learned = f", {one['labels']:,} labels learned" if one["labels"] is not None else ""
-        console.print(f"  champion  version {champion['version']}, revision {champion['revision']}{learned}")
+        by = told_recipe(champion)
+        console.print(f"  champion  version {champion['version']}, revision {champion['revision']}{by}{learned}")
         console.print(f"            {champion['reason']}")
     else:
         console.print(f"  champion  none yet: {told_progress(one)}")
+    for alias in ("challenger", "previous"):
+        if one[alias] is not None:
+            share = one[alias].get("share")
+            serves = f" serves {share:.0%} of the units in its canary" if share is not None else ""
+            by = told_recipe(one[alias])
+            console.print(f"  {alias:<9} version {one[alias]['version']}{by}{serves}: {one[alias]['reason']}")
+    training = one["training"]
+    if training is not None and champion is not None:
+        waits = f"; then {training['waiting']}" if training["waiting"] else ""
+        run = training["run"] or "(starting)"
+        by = told_recipe(training)
+        console.print(f"  training  run {run}{by} from offset {training['start']:,}, {training['cause']}{waits}")
+    if one["paused"]:
+        console.print(f"  PAUSED    no challenger is promoted by itself: headrace resume {one['pipeline']}")
     if one["verdict"] is not None:
         verdict = one["verdict"]
         console.print(f"  gate      {verdict['stage']} at {verdict['n_labels']:,} labels: {verdict['verdict']}")
@@ -69,8 +85,21 @@ def show_pipeline(one: dict[str, Any]) -> None:
         console.print(f"  scores    over the last {one['scores']['n']:,} rows: {told}")
     if one["slices"]:
         show_slices(one["slices"])
+    for why in one["degraded"]:
+        console.print(f"  degraded  {why}", style="bold")
+    for why in one["skewed"]:
+        console.print(f"  SKEWED    {why}; nothing is trained by itself", style="bold")
+    if one["alert"] is not None:
+        alert = one["alert"]
+        console.print(f"  alert     {alert['kind']} {alert['level']} at {alert['found_at']}: {alert['says']}")
     if one["refused"] is not None:
         console.print(f"  refused   {one['refused']['kind']}: {one['refused']['reason']}")
+
+
+def told_recipe(model: dict[str, Any]) -> str:
+    """Which recipe made it, where that is not the pipeline's own."""
+    recipe = model.get("recipe", OWN_RECIPE)
+    return "" if recipe == OWN_RECIPE else f" by recipe {recipe}"
 
 
 def told_progress(one: dict[str, Any]) -> str:

@@ -167,9 +167,8 @@ def told_value(value: Any) -> str:
 
 
 def _released(client: Client, name: str) -> PipelineReleased:
-    from headrace.infra.client_errors import not_released
+    from headrace.infra.client_errors import check_released
 
     released = client.pipelines()
-    if name not in released:
-        raise not_released(name, released)
+    check_released(name, released)
     return released[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import tempfile
 from collections import Counter
@@ -10,10 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.cli import output
+from headrace.cli.alerts import listed
 from headrace.cli.files import Source
 from headrace.cli.rows import Roles, events, resolve_roles
 from headrace.errors import InvalidInput
-from headrace.schemas.control import MetricsUpdated, ModelUpdated, ModelValidated, TrainingCompleted
+from headrace.schemas.control import (
+    OWN_RECIPE,
+    AliasRemoved,
+    DriftDetected,
+    MetricsUpdated,
+    ModelUpdated,
+    ModelValidated,
+    RunStarted,
+    TrainingCompleted,
+)
 from headrace.schemas.stream import ExampleArrived, ExampleLabelled, PredictionMade, RecordRejected
 
 if TYPE_CHECKING:
@@ -78,13 +89,14 @@ def _publish(system: System, pipeline: str, event: Any, counts: Counter[str]) ->
 def _report(system: System, pipeline: Any, counts: Counter[str]) -> dict[str, Any]:
     name = pipeline.name
 
-    def read(topic: str, kind: type) -> list[Any]:
+    def read(topic: str, kind: type | tuple[type, ...]) -> list[Any]:
         return [record.event for record in system.records(topic, name) if isinstance(record.event, kind)]
 
     predictions = read("<p>.predictions", PredictionMade)
     labelled = read("<p>.labelled-examples", ExampleLabelled)
     rejects = read("<p>.data-rejected", RecordRejected)
-    updates = read("model-updates", ModelUpdated)
+    updates = read("model-updates", (ModelUpdated, AliasRemoved))
+    recipes = {started.run: started.recipe for started in read("training-runs", RunStarted)}
     metrics = [m for m in read("metrics", MetricsUpdated) if m.alias == "champion"]
     cumulative = [m for m in metrics if m.scope == "cumulative" and m.slice is None]
     slices = {m.slice: {"n": m.n, **m.metrics} for m in metrics if m.scope == "cumulative" and m.slice is not None}
@@ -98,14 +110,29 @@ def _report(system: System, pipeline: Any, counts: Counter[str]) -> dict[str, An
         "gates": [_gate(verdict) for verdict in read("model-validations", ModelValidated)],
         "trainings": [t.model_dump(mode="json") for t in read("training-completed", TrainingCompleted)],
         "versions": [
-            {"version": u.version, "alias": u.alias, "from_label": u.snapshot_offset, "reason": u.reason}
+            {
+                "version": getattr(u, "version", None),
+                "alias": u.alias,
+                "from_label": getattr(u, "snapshot_offset", None),
+                "recipe": recipes.get(u.run) or OWN_RECIPE,
+                "reason": u.reason,
+            }
             for u in updates
         ],
         "needs_labels": pipeline.policies().triggers.first_model_at,
         "scores": {"n": cumulative[-1].n, **cumulative[-1].metrics} if cumulative else None,
         "development": [{"n": m.n, **m.metrics} for m in metrics if m.scope == "windowed" and m.slice is None],
         "slices": dict(sorted(slices.items())),
+        "alerts": _alerts(system, name),
     }
+
+
+def _alerts(system: System, pipeline: str) -> list[dict[str, Any]]:
+    """What the monitor told, each with the number of the row after which it did."""
+    predicted = [r.known_ms for r in system.records("<p>.predictions", pipeline) if isinstance(r.event, PredictionMade)]
+    told = [record for record in system.records("drift-alerts") if isinstance(record.event, DriftDetected)]
+    rows = [bisect.bisect_right(predicted, record.known_ms) for record in told]
+    return [{"row": row, **alert} for row, alert in zip(rows, listed(told), strict=True)]
 
 
 def _gate(verdict: ModelValidated) -> dict[str, Any]:
@@ -148,7 +175,9 @@ def show_trial(report: dict[str, Any]) -> None:
         )
     console.print("\nModel", style="bold")
     for version in report["versions"]:
-        console.print(f"version {version['version']} is {version['alias']}: {version['reason']}")
+        who = "none" if version["version"] is None else f"version {version['version']}"
+        by = "" if version["recipe"] == OWN_RECIPE else f" by recipe {version['recipe']}"
+        console.print(f"{version['alias']} is {who}{by}: {version['reason']}")
     if not report["versions"]:
         console.print("no model serves: no gate was passed")
     if report["scores"]:
@@ -169,6 +198,10 @@ def show_trial(report: dict[str, Any]) -> None:
                 right=("rows", *names),
             )
         )
+    if report["alerts"]:
+        console.print("\nAlerts", style="bold")
+        alerts = [(f"{a['row']:,}", a["kind"], a["level"], a["says"]) for a in report["alerts"]]
+        console.print(output.table(("row", "kind", "level", "what changed"), alerts, right=("row",)))
     if report["slices"]:
         console.print("\nThe same by slice", style="bold")
         show_slices(report["slices"])

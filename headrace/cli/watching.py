@@ -7,16 +7,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from headrace.schemas.control import (
+    AliasRemoved,
     ControlEvent,
     DriftDetected,
     LabelsCounted,
     MetricsUpdated,
     ModelUpdated,
     ModelValidated,
+    PipelineDegraded,
     PipelineReleased,
     RequestRefused,
     RunEnded,
     RunStarted,
+    SchemaSkewed,
     SnapshotTaken,
     TrainingCompleted,
     TrainingFailed,
@@ -25,6 +28,7 @@ from headrace.schemas.control import (
 )
 from headrace.schemas.record import Record
 from headrace.schemas.stream import ExampleLabelled, LabelArrived, PredictionMade, RecordRejected, Tick
+from headrace.why import alert_words
 
 if TYPE_CHECKING:
     from headrace.infra.sdk import Client
@@ -104,11 +108,23 @@ def _validated(event: ModelValidated) -> str:
     return f"{event.stage} gate of {event.run} at {event.n_labels:,} labels: {event.verdict.upper()}  {checks}"
 
 
+def _drift(event: DriftDetected) -> str:
+    return f"{event.kind} {event.level}: {alert_words.found(event)}"
+
+
 def _window(event: WindowValidated) -> str:
     return (
         f"partition {event.partition}: {event.validated:,} validated, {event.labels:,} labels, "
         f"{event.rejected:,} rejected, {event.duplicates:,} repeats: {event.verdict}"
     )
+
+
+def _numbers(numbers: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {short(value)}" for name, value in numbers.items() if not isinstance(value, dict))
+
+
+def _recipe(event: TrainingRequested | RunStarted) -> str:
+    return f", recipe {event.recipe}" if event.recipe else ""
 
 
 _SAYS: dict[type, Callable[[Any], str]] = {
@@ -119,16 +135,19 @@ _SAYS: dict[type, Callable[[Any], str]] = {
     ModelValidated: _validated,
     WindowValidated: _window,
     ModelUpdated: lambda e: f"{e.alias} is version {e.version}: {e.reason}",
+    AliasRemoved: lambda e: f"run {e.run} is no longer {e.alias}: {e.reason}",
     PipelineReleased: lambda e: f"release {e.release}, asked by {e.by}",
     RequestRefused: lambda e: f"{e.kind} refused: {e.reason}",
-    TrainingRequested: lambda e: f"{e.trigger} ({e.cause}), release {e.release}",
-    RunStarted: lambda e: f"{e.run} from offset {e.start_offset:,}, release {e.release}",
+    TrainingRequested: lambda e: f"{e.trigger} ({e.cause}), release {e.release}{_recipe(e)}",
+    RunStarted: lambda e: f"{e.run} from offset {e.start_offset:,}, release {e.release}{_recipe(e)}",
     RunEnded: lambda e: f"{e.run}: {e.reason}",
     TrainingCompleted: lambda e: f"{e.run} learned {e.n_labels:,} labels",
     TrainingFailed: lambda e: f"{e.run or e.request}: {e.reason}",
     SnapshotTaken: lambda e: f"offset {e.offset:,}: {', '.join(f'{r} {s.digest[:8]}' for r, s in e.runs.items())}",
     LabelsCounted: lambda e: f"{e.n:,} labelled examples up to offset {e.offset:,}",
-    DriftDetected: lambda e: f"{e.kind} {e.level} since {e.since}: {e.evidence}",
+    DriftDetected: _drift,
+    PipelineDegraded: lambda e: f"{'over' if e.over else 'degraded'}: {e.reason}  {_numbers(e.numbers)}",
+    SchemaSkewed: lambda e: f"{'over' if e.over else 'skewed'}: {e.reason}  {_numbers(e.numbers)}",
 }
 
 

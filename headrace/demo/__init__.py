@@ -2,3 +2,4 @@
 
 from headrace.demo.run import Choices as Choices
 from headrace.demo.run import run as run
+from headrace.demo.stories import STORIES as STORIES

@@ -25,9 +25,10 @@ def watch_live(
     bus: Any, namespace: str, choices: Any, seen: Observed, progress: Any, publisher: threading.Thread, say: Console
 ) -> None:
     """Start the publisher and show the stream until every published row is accounted for, or nothing moves."""
-    from headrace.demo.run import PIPELINE, WATCHED
+    from headrace.demo.run import WATCHED
 
-    follower = Follower(bus, namespace, [full_name(name, PIPELINE, namespace) for name in WATCHED])
+    story = choices.story
+    follower = Follower(bus, namespace, [full_name(name, story.name, namespace) for name in WATCHED])
     _await_release(follower, seen)
     bar = Progress(
         TextColumn("{task.description}"),
@@ -35,9 +36,7 @@ def watch_live(
         TextColumn("{task.completed:,}/{task.total:,} rows"),
         TimeRemainingColumn(),
     )
-    task = bar.add_task(
-        f"{PIPELINE} at {f'{choices.rate:g} rows/s' if choices.rate else 'full speed'}", total=choices.rows
-    )
+    task = bar.add_task(f"{story.name} {choices.pace()}", total=choices.rows)
     publisher.start()
     moved = time.monotonic()
     plain = not say.is_terminal
@@ -55,7 +54,7 @@ def watch_live(
                 bar.update(task, completed=progress.published)
                 if not plain and now - shown > 0.12:
                     shown = now
-                    live.update(Group(bar, table(seen), events(seen)))
+                    live.update(Group(bar, table(seen, story.name), decisions(seen)))
                 elif plain and now - shown > 10:
                     shown = now
                     say.print(line(seen, progress.published))
@@ -85,7 +84,7 @@ def is_complete(seen: Observed, published: int) -> bool:
     return seen.counts["labelled"] + rejected >= published
 
 
-def table(seen: Observed) -> Table:
+def table(seen: Observed, pipeline: str) -> Table:
     """What flows where."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("topic")
@@ -95,26 +94,31 @@ def table(seen: Observed) -> Table:
     newest = seen.versions[-1] if seen.versions else None
     rows = [
         (
-            "rainfall.predictions",
+            f"{pipeline}.predictions",
             seen.counts["predictions"],
             f"{seen.counts['served']:,} served; p50 {_ms(seen.prediction_delay_ms, 0.5)} after publish",
         ),
         (
-            "rainfall.labelled-examples",
+            f"{pipeline}.labelled-examples",
             seen.counts["labelled"],
-            f"accuracy {accuracy:.3f} over the last {min(500, len(seen.recent))} rows"
+            f"accuracy {accuracy:.3f} over the last {len(seen.newest_hits())} rows"
             if accuracy is not None
             else "no model serves yet",
         ),
         (
-            "rainfall.data-rejected",
+            f"{pipeline}.data-rejected",
             seen.counts["rejected"],
             ", ".join(sorted({r["code"] for r in seen.rejects})) or "-",
         ),
         (
-            "rainfall.snapshots",
+            f"{pipeline}.snapshots",
             seen.revisions,
             f"{len(seen.revisions_served):,} served; p50 {_ms(seen.served_delay_ms, 0.5)} from label to served model",
+        ),
+        (
+            "drift-alerts",
+            seen.counts["alerts"],
+            next((d.what for d in reversed(seen.decisions) if d.event == "DriftDetected"), "performance holds"),
         ),
         (
             "model-validations",
@@ -132,9 +136,13 @@ def table(seen: Observed) -> Table:
     return grid
 
 
-def events(seen: Observed) -> Panel:
+def decisions(seen: Observed) -> Panel:
     """The newest decisions."""
-    return Panel(Text("\n".join(seen.events[-6:]) or "-"), title="what was decided", title_align="left")
+    return Panel(
+        Text("\n".join(f"row {d.row:>6,}  {d.what}" for d in seen.decisions[-8:]) or "-"),
+        title="what was decided",
+        title_align="left",
+    )
 
 
 def line(seen: Observed, published: int) -> str:

@@ -5,32 +5,51 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
-from headrace.schemas.control import ModelUpdated, ModelValidated, PipelineReleased, SnapshotTaken
+from headrace.demo.curves import Row
+from headrace.schemas.control import (
+    AliasRemoved,
+    DriftDetected,
+    ModelUpdated,
+    ModelValidated,
+    PipelineReleased,
+    RunEnded,
+    SnapshotTaken,
+    TrainingRequested,
+)
 from headrace.schemas.record import Record
 from headrace.schemas.stream import ExampleLabelled, LabelArrived, PredictionMade, RecordRejected
+from headrace.why import alert_words
 
 BUCKET_ROWS = 2_000
 
 
 @dataclass
 class Bucket:
-    """Hits over `BUCKET_ROWS` labelled rows, of the served model, of the majority and of no-change.
+    """Hits over `BUCKET_ROWS` labelled rows, of the majority and of no-change.
 
-    All three are counted on the rows that a model answered; the rows before the first model are `rows - scored`.
+    Both are counted on the rows that a model answered; the rows before the first model are `rows - scored`.
     """
 
     rows: int = 0
     scored: int = 0
-    model: int = 0
     majority: int = 0
     last: int = 0
     age_rows: int = 0
 
     def accuracy(self, what: str) -> float | None:
-        """Share of hits of `model`, `majority` or `last`; None where no row was scored."""
+        """Share of hits of `majority` or `last`; None where no row was scored."""
         return getattr(self, what) / self.scored if self.scored else None
+
+
+class Decision(NamedTuple):
+    """What was decided, by an event of which type, and after how many labelled rows it was seen."""
+
+    row: int
+    event: str
+    what: str
 
 
 @dataclass
@@ -39,9 +58,9 @@ class Observed:
 
     counts: Counter[str] = field(default_factory=Counter)
     buckets: list[Bucket] = field(default_factory=list)
-    recent: list[int] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     rejects: list[dict[str, Any]] = field(default_factory=list)
-    events: list[str] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
     versions: list[dict[str, Any]] = field(default_factory=list)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     revisions: int = 0
@@ -57,10 +76,18 @@ class Observed:
         if seen is not None:
             seen(self, event, record, now_ms)
 
+    def decide(self, event: object, what: str) -> None:
+        """Note a decision, at the row where it was seen."""
+        self.decisions.append(Decision(self.counts["labelled"], type(event).__name__, what))
+
+    def newest_hits(self, last: int = 500) -> list[bool]:
+        """Whether the served model was right on the last rows that it answered, the newest first."""
+        return list(islice((row.hit for row in reversed(self.rows) if row.hit is not None), last))
+
     def accuracy(self, last: int = 500) -> float | None:
         """Share of hits of the served model over the last rows."""
-        rows = self.recent[-last:]
-        return sum(rows) / len(rows) if rows else None
+        hits = self.newest_hits(last)
+        return sum(hits) / len(hits) if hits else None
 
 
 def _prediction(seen: Observed, event: PredictionMade, record: Record, now_ms: float) -> None:
@@ -84,17 +111,18 @@ def _labelled(seen: Observed, event: ExampleLabelled, record: Record, now_ms: fl
     bucket, prediction = seen.buckets[-1], event.prediction
     bucket.rows += 1
     arm = prediction.predictions.get(prediction.served or "")
+    learned_to, hit = None, None
     if arm is not None and arm.error is None:
-        hit = int(_answer(arm.value) == event.label)
+        learned_to, hit = arm.learned_to, answer(arm.value) == event.label
         bucket.scored += 1
-        bucket.model += hit
         bucket.majority += prediction.baselines.majority == event.label
         bucket.last += prediction.baselines.last == event.label
         bucket.age_rows += record.offset - arm.learned_to
-        seen.recent.append(hit)
+    seen.rows.append(Row(record.offset, prediction.features, event.label, learned_to, hit))
 
 
-def _answer(value: Any) -> Any:
+def answer(value: Any) -> Any:
+    """The label that a served value stands for."""
     if isinstance(value, float):
         return value > 0.5
     return max(value, key=lambda name: value[name]) if isinstance(value, dict) else value
@@ -113,7 +141,7 @@ def _rejected(seen: Observed, event: RecordRejected, record: Record, now_ms: flo
                 "topic": event.topic,
             }
         )
-    seen.events.append(f"rejected {event.id}: {'; '.join(problem.message for problem in event.problems)}")
+    seen.decide(event, f"rejected {event.id}: {'; '.join(problem.message for problem in event.problems)}")
 
 
 def _label(seen: Observed, event: LabelArrived, record: Record, now_ms: float) -> None:
@@ -123,6 +151,7 @@ def _label(seen: Observed, event: LabelArrived, record: Record, now_ms: float) -
 def _updated(seen: Observed, event: ModelUpdated, record: Record, now_ms: float) -> None:
     seen.versions.append(
         {
+            "row": seen.counts["labelled"],
             "alias": event.alias,
             "version": event.version,
             "run": event.run,
@@ -130,7 +159,7 @@ def _updated(seen: Observed, event: ModelUpdated, record: Record, now_ms: float)
             "snapshot_offset": event.snapshot_offset,
         }
     )
-    seen.events.append(f"{event.alias} is version {event.version}: {event.reason}")
+    seen.decide(event, f"{event.alias} is version {event.version}: {event.reason}")
 
 
 def _validated(seen: Observed, event: ModelValidated, record: Record, now_ms: float) -> None:
@@ -140,9 +169,10 @@ def _validated(seen: Observed, event: ModelValidated, record: Record, now_ms: fl
         for c in event.checks
         if c.verdict != "pass" and c.value is not None and c.limit is not None
     ]
-    seen.events.append(
+    seen.decide(
+        event,
         f"{event.stage} gate at {event.n_labels} labels: {event.verdict}"
-        + (f" ({'; '.join(failed)})" if failed else "")
+        + (f" ({'; '.join(failed)})" if failed else ""),
     )
 
 
@@ -151,7 +181,27 @@ def _snapshot(seen: Observed, event: SnapshotTaken, record: Record, now_ms: floa
 
 
 def _released(seen: Observed, event: PipelineReleased, record: Record, now_ms: float) -> None:
-    seen.events.append(f"release {event.release} of {event.pipeline} is in force")
+    if record.topic != "pipelines":  # its marker in a topic of the pipeline
+        return
+    seen.decide(event, f"release {event.release} of {event.pipeline} is in force")
+
+
+def _drift(seen: Observed, event: DriftDetected, record: Record, now_ms: float) -> None:
+    seen.counts["alerts"] += 1
+    if event.kind == "performance":
+        seen.decide(event, f"alert, {event.kind}: {alert_words.found(event)}")
+
+
+def _requested(seen: Observed, event: TrainingRequested, record: Record, now_ms: float) -> None:
+    seen.decide(event, f"a training from row {event.start:,} was requested ({event.trigger}): {event.cause}")
+
+
+def _ended(seen: Observed, event: RunEnded, record: Record, now_ms: float) -> None:
+    seen.decide(event, f"run {event.run} ended: {event.reason}")
+
+
+def _removed(seen: Observed, event: AliasRemoved, record: Record, now_ms: float) -> None:
+    seen.decide(event, f"{event.alias} is none: {event.reason}")
 
 
 _SEERS: dict[type, Callable[..., None]] = {
@@ -163,4 +213,8 @@ _SEERS: dict[type, Callable[..., None]] = {
     ModelValidated: _validated,
     SnapshotTaken: _snapshot,
     PipelineReleased: _released,
+    DriftDetected: _drift,
+    TrainingRequested: _requested,
+    RunEnded: _ended,
+    AliasRemoved: _removed,
 }

@@ -5,20 +5,19 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from headrace.demo.curves import Curves, curves_of
 from headrace.demo.live import quantile
 from headrace.demo.observe import BUCKET_ROWS, Observed
+from headrace.demo.picture import CURVES, accuracy_table, bars, draw
+from headrace.demo.stories import STORIES
 
-ROTATION = (
-    "From row 12,000 on each column of this published file holds its right neighbour's values (dew_point holds "
-    "pressure, and so on): a broken column mapping, not climate. An online model recovers in part by itself; the cure "
-    "is to mend the mapping."
-)
 QUESTIONS = (
     (
         "How often was the served model right, and what was never served?",
@@ -31,15 +30,16 @@ QUESTIONS = (
     ),
     (
         "Which gates were passed, on what evidence?",
-        'SELECT stage, verdict, n_labels, c.name AS "check", round(c.value, 4) AS value, '
-        'round(c."limit", 4) AS "limit" '
-        "FROM (SELECT stage, verdict, n_labels, known_at, unnest(checks) AS c FROM validations) "
-        "ORDER BY known_at, c.name",
+        "SELECT stage, verdict, n_labels, "
+        "list_aggregate(list_transform(list_filter(checks, lambda c: c.value IS NOT NULL), lambda c: "
+        " format('{} {:.4g}', c.name, c.value) || coalesce(format(' (limit {:.4g})', c.\"limit\"), '')), "
+        "'string_agg', '; ') AS checks FROM validations ORDER BY known_at",
     ),
 )
 
 EXAMPLE = "headrace/examples/rainfall"
 NEXT = (
+    ("another story", "demo --story {other}"),
     ("at full speed", "demo --rate max    (rows are then served by an older model: honest, but another story)"),
     ("labels 50 rows late", "demo --label-delay 50"),
     ("the same without Kafka", f"try {EXAMPLE}.py {EXAMPLE}.csv.xz --label rain"),
@@ -48,17 +48,21 @@ NEXT = (
 
 
 def make_report(
-    settings: Any, choices: Any, seen: Observed, progress: Any, seconds: float, say: Console
+    settings: Any, bus: Any, choices: Any, seen: Observed, progress: Any, seconds: float, say: Console
 ) -> dict[str, Any]:
     """Show the report and return the same as data."""
     published_s = max(1e-9, progress.ended - progress.began)
+    curves = fold_again(choices.file(), seen)
     report: dict[str, Any] = {
+        "story": choices.story.name,
         "rows": progress.published,
         "predicted": seen.counts["predictions"],
         "served": seen.counts["served"],
         "joined": seen.counts["labelled"],
         "rejected": seen.rejects,
-        "accuracy": accuracy_rows(seen),
+        "accuracy": accuracy_rows(seen, curves),
+        "since_the_change": since_the_change(curves, choices.story.changes_at),
+        "decisions": [decision._asdict() for decision in seen.decisions],
         "versions": seen.versions,
         "verdicts": seen.verdicts,
         "revisions_taken": seen.revisions,
@@ -74,27 +78,61 @@ def make_report(
         "rows_per_s": round(progress.published / published_s, 1),
         "seconds": round(seconds, 1),
         "answers": answers(settings, seen),
+        "why": why_champion(settings, bus, choices.story.name) if seen.versions else [],
     }
     png = choices.home / "accuracy.png"
-    report["plot"] = str(png) if draw(seen, png) else None
+    report["plot"] = str(png) if draw(choices.story, seen, curves, png) else None
     show(report, seen, choices, say)
     return report
 
 
-def accuracy_rows(seen: Observed) -> list[dict[str, Any]]:
+def fold_again(file: Path, seen: Observed) -> Curves:
+    """What was served, and what would have been served without the policy, folded here from the labelled rows."""
+    from headrace.infra.pipeline_files import load_file
+
+    pipeline = load_file(file)
+    return curves_of(seen.rows, lambda: pipeline.recipe(0), lambda odds: odds.get(True, 0.0) > 0.5)
+
+
+def since_the_change(curves: Curves, changes_at: int) -> dict[str, float | None]:
+    """Accuracy from the change on, of what was served and of what would have been."""
+    return {what: share(hits[changes_at:]) for what, hits in curves._asdict().items()}
+
+
+def share(hits: Sequence[bool | None]) -> float | None:
+    """The share of hits among the rows that were answered; None where none was."""
+    told = [hit for hit in hits if hit is not None]
+    return sum(told) / len(told) if told else None
+
+
+def accuracy_rows(seen: Observed, curves: Curves) -> list[dict[str, Any]]:
     """One row per `BUCKET_ROWS` labelled rows."""
     rows = []
     for number, bucket in enumerate(seen.buckets):
+        part = slice(number * BUCKET_ROWS, (number + 1) * BUCKET_ROWS)
         rows.append(
             {
                 "from_row": number * BUCKET_ROWS,
                 "rows": bucket.rows,
                 "scored": bucket.scored,
-                **{what: bucket.accuracy(what) for what in ("model", "majority", "last")},
+                **{what: share(hits[part]) for what, hits in curves._asdict().items()},
+                **{what: bucket.accuracy(what) for what in ("majority", "last")},
                 "model_age_rows": bucket.age_rows / bucket.scored if bucket.scored else None,
             }
         )
     return rows
+
+
+def why_champion(settings: Any, bus: Any, pipeline: str) -> list[str]:
+    """The chain of events that made the newest champion, as `headrace why` tells it."""
+    from headrace.reproduce import log as kept
+    from headrace.why import chain, words
+
+    read = [
+        kept.records(bus, settings.namespace, "control-log"),
+        kept.records(bus, settings.namespace, "<p>.snapshots", pipeline),
+    ]
+    return words.lines(chain.story(chain.Log.of(*read), f"{pipeline}@champion"))
 
 
 def answers(settings: Any, seen: Observed, limit_s: float = 20.0) -> list[dict[str, Any]]:
@@ -130,10 +168,21 @@ def show(report: dict[str, Any], seen: Observed, choices: Any, say: Console) -> 
     for code, count in Counter(reject["code"] for reject in report["rejected"]).items():
         say.print(f"  reason {code}: {count}")
     say.print(accuracy_table(report["accuracy"]))
-    say.print(curve(report["accuracy"]))
-    say.print(f"[dim]{ROTATION}[/]")
-    for version in report["versions"]:
-        say.print(f"{version['alias']} → version {version['version']}: {version['reason']}")
+    say.print(bars(report["accuracy"]))
+    say.print(f"[dim]{choices.story.told}[/]")
+    since = report["since_the_change"]
+    if since["model"] is not None:
+        told = ", ".join(f"{label} {since[what]:.3f}" for what, label in CURVES)
+        say.print(f"From row {choices.story.changes_at:,} on, all at one cadence: {told}.")
+    say.rule("[bold]What was decided")
+    for decision in report["decisions"]:
+        if decision["event"] != "RecordRejected":
+            say.print(f"row {decision['row']:>6,}  {decision['what']}", highlight=False)
+    if report["why"]:
+        say.rule("[bold]Why the champion serves")
+        for told in report["why"]:
+            say.print(told, highlight=False, markup=False)
+    say.rule("[bold]How fast it was")
     say.print(f"{report['revisions_taken']:,} revisions taken, {report['revisions_served']:,} of them served.")
     for title, name in (
         ("publish → prediction visible", "publish_to_prediction_ms"),
@@ -142,9 +191,8 @@ def show(report: dict[str, Any], seen: Observed, choices: Any, say: Console) -> 
         delay = report[name]
         if delay["p50"] is not None:
             say.print(f"{title}: p50 {delay['p50']:.0f} ms, p99 {delay['p99']:.0f} ms")
-    pace = "as fast as it went" if choices.rate is None else f"at {choices.rate:g} rows/s, so that revisions keep up"
     rate = f"{report['rows_per_s']:,} rows/s (each an example and a label)"
-    say.print(f"Published {pace}: {rate}; {report['seconds']} s in all.")
+    say.print(f"Published {choices.pace()}: {rate} on average; {report['seconds']} s in all.")
     say.rule("[bold]Three questions, answered by SQL on DuckDB")
     for answer in report["answers"]:
         grid = Table(
@@ -162,78 +210,6 @@ def show(report: dict[str, Any], seen: Observed, choices: Any, say: Console) -> 
     if report["plot"]:
         say.print(f"look at the plot            {report['plot']}")
     command = "headrace" if shutil.which("headrace") else ".venv/bin/headrace"
+    other = next(name for name in STORIES if name != choices.story.name)
     for what, arguments in NEXT:
-        say.print(f"{what:<28}{command} {arguments}")
-
-
-def accuracy_table(rows: list[dict[str, Any]]) -> Table:
-    """Accuracy per 2,000 rows, of the model and of what it must beat."""
-    grid = Table(
-        title="Accuracy, each prediction made before its label was learned",
-        title_justify="left",
-        box=None,
-        header_style="bold",
-        title_style="italic",
-    )
-    for column in ("rows", "scored", "served model", "majority", "no change", "age of the model"):
-        grid.add_column(column, justify="right")
-    for row in rows:
-        cells = ["-" if row[what] is None else f"{row[what]:.3f}" for what in ("model", "majority", "last")]
-        age = "-" if row["model_age_rows"] is None else f"{row['model_age_rows']:.0f} rows"
-        grid.add_row(f"{row['from_row']:,}–{row['from_row'] + row['rows'] - 1:,}", f"{row['scored']:,}", *cells, age)
-    return grid
-
-
-def curve(rows: list[dict[str, Any]], width: int = 50) -> str:
-    """The same as bars: `█` the model, `┆` the majority."""
-    lines = []
-    for row in rows:
-        if row["model"] is None:
-            continue
-        low, high = 0.4, 1.0
-        filled = round((row["model"] - low) / (high - low) * width)
-        bar = ["█"] * max(0, filled) + [" "] * (width - max(0, filled))
-        mark = min(width - 1, max(0, round((row["majority"] - low) / (high - low) * width)))
-        bar[mark] = "┆"
-        lines.append(f"{row['from_row']:>7,} {''.join(bar)} {row['model']:.3f}")
-    return "\n".join([f"{'row':>7} 0.4{' ' * (width - 6)}1.0   (┆ majority)", *lines])
-
-
-def draw(seen: Observed, path: Path) -> bool:
-    """Draw the accuracy as a PNG; False where matplotlib is not installed."""
-    try:
-        import matplotlib
-    except ImportError:
-        return False
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    window = 500
-    hits, running, total = seen.recent, [], 0
-    for number, hit in enumerate(hits):
-        total += hit - (hits[number - window] if number >= window else 0)
-        running.append(total / min(number + 1, window))
-    figure, axes = pyplot.subplots(figsize=(10, 4), layout="constrained")
-    first = seen.counts["labelled"] - len(hits)
-    axes.plot(range(first, first + len(running)), running, label=f"served model, last {window} rows")
-    starts = [number * BUCKET_ROWS for number in range(len(seen.buckets))]
-    for what, label in (("majority", "majority"), ("last", "no change")):
-        axes.step(
-            starts,
-            [bucket.accuracy(what) or float("nan") for bucket in seen.buckets],
-            where="post",
-            label=label,
-            alpha=0.7,
-        )
-    axes.axvline(12_000, color="grey", linestyle=":", label="column mapping breaks in the file")
-    axes.set(
-        xlabel="labelled row",
-        ylabel="accuracy",
-        title="Rain on the day, predicted before the label was known",
-        ylim=(0.4, 1),
-    )
-    axes.legend(loc="lower left")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-    return True
+        say.print(f"{what:<28}{command} {arguments.format(other=other)}")

@@ -1,12 +1,9 @@
-"""The demo's steps: a broker, the services, a release, 18,159 days of weather, a report, a clean stop."""
+"""The demo's steps: a broker, the services, a release, a stream, a report, a clean stop."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import hashlib
-import io
-import lzma
+import itertools
 import os
 import shutil
 import threading
@@ -14,24 +11,25 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from headrace.demo.observe import Observed
+from headrace.demo.stories import FAST, SLOW, STORIES, Story
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
-from headrace.schemas.stream import ExampleArrived, Features, LabelArrived
+from headrace.schemas.stream import ExampleArrived, LabelArrived
 from headrace.schemas.topics import full_name
 
-PIPELINE = "rainfall"
 SERVICES_START_S = 90.0  # a slow laptop imports River for half a minute
-DATA_SHA256 = "57e305c4ee2f8b9f2bf3216497a37f76fd12381b3e0e87ed0862d61660308971"
 FIRST_DAY = datetime(1949, 1, 1, tzinfo=UTC)
 WATCHED = (
     "<p>.predictions",
     "<p>.labelled-examples",
     "<p>.data-rejected",
     "<p>.snapshots",
+    "drift-alerts",
+    "training-requests",
+    "training-runs",
     "model-updates",
     "model-validations",
     "pipelines",
@@ -40,15 +38,26 @@ WATCHED = (
 
 @dataclass(frozen=True)
 class Choices:
-    """What a person may choose: rows a second (None: as fast as it goes), rows, refresh, where the state lives."""
+    """What a person may choose. `rate` is rows a second: None as the story is told, infinite as fast as it goes."""
 
-    rate: float | None = 400.0
-    rows: int = 18_159
-    refresh_s: float = 0.1
+    story: Story = STORIES["rainfall"]
+    rate: float | None = None
+    rows: int = STORIES["rainfall"].rows
     label_delay_rows: int = 0
     home: Path = Path(".headrace/demo")
     keep: bool = False
     json: bool = False
+
+    def file(self) -> Path:
+        """Where the pipeline lies, as a user's own would."""
+        return self.home / "pipelines" / f"{self.story.name}.py"
+
+    def pace(self) -> str:
+        """How fast the rows go, in words."""
+        if self.rate is None:
+            slow = self.story.slow
+            return f"at {FAST:g} rows/s, from row {slow.start:,} to {slow.stop:,} at {SLOW:g} so that one can watch"
+        return "as fast as it goes" if self.rate == float("inf") else f"at {self.rate:g} rows/s"
 
 
 @dataclass
@@ -62,37 +71,13 @@ class Progress:
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-def rainfall_rows(limit: int | None = None) -> Iterator[tuple[Features, bool]]:
-    """Features and label of each day, in order. Raises ValueError where the shipped file is not the recorded one."""
-    packed = resources.files("headrace.examples").joinpath("rainfall.csv.xz").read_bytes()
-    plain = lzma.decompress(packed)
-    if hashlib.sha256(plain).hexdigest() != DATA_SHA256:
-        raise ValueError("headrace/examples/rainfall.csv.xz is not the file that was shipped; install again")
-    for number, row in enumerate(csv.DictReader(io.StringIO(plain.decode()))):
-        if number == limit:
-            return
-        row.pop("day")
-        label = row.pop("rain") == "1"
-        yield {name: float(value) for name, value in row.items()}, label
-
-
-def rainfall_source(refresh_s: float) -> bytes:
-    """The example pipeline's source, refreshed as often as the demo asks."""
-    text = resources.files("headrace.examples").joinpath("rainfall.py").read_text()
-    text = text.replace(
-        "from headrace import Contract, Pipeline, Success,",
-        "from headrace import Contract, Pipeline, Rollout, Success,",
-    )
-    return text.replace("success=Success(", f"rollout=Rollout(refresh_s={refresh_s:g}), success=Success(").encode()
-
-
 def events(choices: Choices) -> Iterator[ExampleArrived | LabelArrived]:
     """The stream as the demo publishes it: each example, and its label `label_delay_rows` rows later."""
     late: list[LabelArrived] = []
-    for number, (features, label) in enumerate(rainfall_rows(choices.rows)):
+    for number, (features, label) in enumerate(itertools.islice(choices.story.stream(), choices.rows)):
         day = FIRST_DAY + timedelta(days=number)
-        yield ExampleArrived(id=f"day-{number}", time=day, features=features)
-        late.append(LabelArrived(id=f"day-{number}", time=day, label=label))
+        yield ExampleArrived(id=f"{choices.story.unit}-{number}", time=day, features=features)
+        late.append(LabelArrived(id=f"{choices.story.unit}-{number}", time=day, label=label))
         if len(late) > choices.label_delay_rows:
             yield late.pop(0)
     yield from late
@@ -129,13 +114,13 @@ def run(choices: Choices, say: Any) -> dict[str, Any]:
     try:
         wait_for_services(home, tuple(SERVICES), SERVICES_START_S)
         say.print(f"[dim]Services are up after {time.monotonic() - began:.1f} s[/]")
-        release_rainfall(settings, bus, choices)
+        release_story(settings, bus, choices)
         progress, seen = Progress(), Observed()
         publisher = threading.Thread(target=publish, args=(bus, namespace, choices, progress), daemon=True)
         watch_live(bus, namespace, choices, seen, progress, publisher, say)
         if progress.error is not None:
             raise progress.error
-        report = make_report(settings, choices, seen, progress, time.monotonic() - began, say)
+        report = make_report(settings, bus, choices, seen, progress, time.monotonic() - began, say)
     finally:
         if not choices.keep:
             say.print("[dim]Stopping the services[/]")
@@ -171,27 +156,26 @@ def prepare_topics(bus: Any, namespace: str) -> None:
     create_topics.create(bus, namespace)
 
 
-def release_rainfall(settings: Any, bus: Any, choices: Choices) -> None:
+def release_story(settings: Any, bus: Any, choices: Choices) -> None:
     """Release the example as a user would, from a file of one's own."""
     from headrace.infra.release import release_file
 
-    path = choices.home / "pipelines" / f"{PIPELINE}.py"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(rainfall_source(choices.refresh_s))
-    release_file(path, settings, bus, by="demo")
+    choices.file().parent.mkdir(parents=True, exist_ok=True)
+    choices.file().write_bytes(choices.story.source())
+    release_file(choices.file(), settings, bus, by="demo")
 
 
 def publish(bus: Any, namespace: str, choices: Choices, progress: Progress) -> None:
     """Publish the stream at the chosen rate; the body of the publisher's thread."""
     try:
         producer = bus.producer("demo-publisher")
-        topic = full_name("<p>.data-arrived", PIPELINE, namespace)
+        topic = full_name("<p>.data-arrived", choices.story.name, namespace)
         progress.began = time.monotonic()
-        rows = 0
+        rows, due_s = 0, 0.0
         for event in events(choices):
             if isinstance(event, ExampleArrived):
-                if choices.rate:
-                    _keep_pace(progress, rows / choices.rate, producer)
+                _keep_pace(progress, due_s, producer)
+                due_s += 1 / (choices.rate or choices.story.rate(rows))
                 rows += 1
                 progress.published = rows
             if progress.stop.is_set():

@@ -6,7 +6,7 @@ The series is NOAA's, already standardised, so bounds are in standard deviations
 
 from river import compose, linear_model, optim, preprocessing
 
-from headrace import Contract, Pipeline, Success, feature
+from headrace import Contract, Pipeline, Rollout, Success, Triggers, feature
 
 
 class Weather(Contract):
@@ -28,5 +28,13 @@ def recipe(seed: int) -> compose.Pipeline:
 
 
 pipeline = Pipeline(
-    name="rainfall", contract=Weather, label=bool, recipe=recipe, success=Success("accuracy", at_least=0.6)
+    name="rainfall",
+    contract=Weather,
+    label=bool,
+    recipe=recipe,
+    # the demo plays many days a second, and seconds are what these count: a canary would last longer than the stream,
+    # and the hour after a failed challenger too
+    rollout=Rollout(refresh_s=0.1, steps=()),
+    triggers=Triggers(cooldown_s=10),
+    success=Success("accuracy", at_least=0.6),
 )

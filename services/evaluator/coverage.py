@@ -23,13 +23,19 @@ class Coverage:
             self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
 
     def wait_from(self, partition: int, number: int) -> None:
-        """No prediction below this running number waits any more."""
-        bucket = self.next_bucket.get(partition, 0)
-        while (bucket + 1) * BUCKET_NUMBERS <= number:
-            self.came += self.buckets.pop((partition, bucket), 0)
-            self.matured += BUCKET_NUMBERS
-            bucket += 1
-        self.next_bucket[partition] = bucket
+        """No prediction below this running number waits any more.
+
+        Looks at the buckets that hold labels only: a number that no joiner ever reached costs no time.
+        """
+        first, end = self.next_bucket.get(partition, 0), number // BUCKET_NUMBERS
+        if end <= first:
+            return
+        passed = range(first, end)
+        few = end - first <= len(self.buckets)  # the length of a range has 63 bits
+        full = passed if few else [b for p, b in self.buckets if p == partition]
+        self.came += sum(self.buckets.pop((partition, bucket), 0) for bucket in full if bucket in passed)
+        self.matured += BUCKET_NUMBERS * (end - first)
+        self.next_bucket[partition] = end
 
     def share(self) -> float | None:
         """Labels / predictions, None before the first bucket is complete."""

@@ -1,33 +1,36 @@
 """The gates as pure computations: from rows and answers to checks with their numbers.
 
 The first model must meet `Success` and beat both baselines on the newest half of its rows, each row answered by the
-state that had learned only what was known when the row's prediction was made (docs/statistics.md).
+state that had learned only what was known when the row's prediction was made (docs/statistics.md). A challenger must
+answer there too, and not be clearly worse than what the champion answered to the same rows; that it is better is for
+the online gate to find out.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Sequence
-from statistics import median
 from typing import Any, NamedTuple
 
 from headrace.schemas.control import Check, Verdict
-from headrace.schemas.policies import Gates, Metric, Success
+from headrace.schemas.policies import Gates, Success
 from headrace.schemas.stream import Baselines, Features, Label
-from headrace.services.evaluator.scores import Task, brier, checked, decided, score
+from headrace.services.evaluator.paired_loss import fixed_by, usable
+from headrace.services.evaluator.scores import Task, checked, metric_of, score
+from headrace.statistics.e_process import e_of, worse
 from headrace.verbs import Answer, Learn
 
 MISSING_ALLOWED = 0.01  # a model that leaves more rows without an answer is no model
-RARE = 0.1  # below this share of rows a class is rare, and errors on it weigh more
-CLIP = 4.0  # losses of numbers are clipped at this many median errors of the baseline
-HARD = {"accuracy"}
-BALANCED = {"balanced_accuracy"}
-SQUARED = {"rmse", "r2"}
+NOT_WORSE = "not worse than the champion"
+SLICE_ROWS = 200  # of fewer nothing can be said
+SLICES_TOLD = 5
 
 
 class Row(NamedTuple):
-    """A labelled example; `source`, `sequence` and `known_to` are its joiner's, `offset` is the log's."""
+    """A labelled example; `source`, `sequence` and `known_to` are its joiner's, `offset` is the log's.
+
+    `champion` is what the run answered that a challenger is compared with, None where it did not.
+    """
 
     features: Features
     label: Label
@@ -36,6 +39,15 @@ class Row(NamedTuple):
     sequence: int
     known_to: int
     offset: int = 0
+    champion: Any = None
+
+
+class Pair(NamedTuple):
+    """The losses of champion and challenger on one row, and the slices that it belongs to."""
+
+    champion: float
+    own: float
+    slices: tuple[str, ...]
 
 
 def learned_before(rows: Sequence[Row]) -> list[int]:
@@ -84,50 +96,99 @@ def first_model_checks(task: Task, rows: Sequence[Row], values: Sequence[Any], s
     n = len(rows)
     answers = [checked(task, value) for value in values]
     answered = [(a, row.label) for a, row in zip(answers, rows, strict=True) if a is not None]
-    share = len(answered) / n
-    checks = [
-        Check(
-            name="answered",
-            verdict=_verdict(share >= 1 - MISSING_ALLOWED),
-            value=share,
-            limit=1 - MISSING_ALLOWED,
-            n=n,
-            detail=f"{len(answered)} of {n} rows got a usable answer",
-        )
-    ]
+    checks = [_answered_share(len(answered), n)]
     if success is not None:
         checks.append(_success(task, success, answered))
-    metric: Metric = success.metric if success else ("mae" if task == "regression" else "accuracy")
-    name, loss = deciding_loss(task, metric, rows)
-    model = sum(1.0 if a is None else loss(a, row.label) for a, row in zip(answers, rows, strict=True)) / n
+    loss = fixed_by(task, metric_of(task, success), rows)
+    model = sum(loss.of(answer, row.label) for answer, row in zip(answers, rows, strict=True)) / n
     for rival, guess in _rivals(task):
-        guesses = [guess(row.baselines) for row in rows]
-        rival_loss = sum(1.0 if g is None else loss(g, row.label) for g, row in zip(guesses, rows, strict=True)) / n
+        rival_loss = sum(loss.of(guess(row.baselines), row.label) for row in rows) / n
         checks.append(
             Check(
-                name=f"{name} below {rival}",
+                name=f"{loss.kind} below {rival}",
                 verdict=_verdict(model < rival_loss),
                 value=model,
                 limit=rival_loss,
                 n=n,
-                detail=f"mean {name} of the model {model:.4f}, of {rival} {rival_loss:.4f}, over {n} rows",
+                detail=f"mean {loss.kind} of the model {model:.4f}, of {rival} {rival_loss:.4f}, over {n} rows",
             )
         )
     return checks
 
 
-def deciding_loss(task: Task, metric: Metric, rows: Sequence[Row]) -> tuple[str, Callable[[Any, Label], float]]:
-    """The loss per row, 0..1, by which a metric decides: its name and the function of (checked answer, label)."""
-    if task == "regression":
-        return _clipped(metric, rows)
-    counts = Counter(row.label for row in rows)
-    if metric in BALANCED or min(counts.values()) < RARE * len(rows):
-        rarest = min(counts.values())
-        weights = {label: rarest / count for label, count in counts.items()}
-        return "class-weighted Brier", lambda value, label: weights[label] * brier(task, value, label)
-    if metric in HARD:
-        return "0/1 loss", lambda value, label: float(decided(task, value) != label)
-    return "Brier", lambda value, label: brier(task, value, label)
+def challenger_checks(
+    task: Task,
+    rows: Sequence[Row],
+    values: Sequence[Any],
+    success: Success | None,
+    gates: Gates,
+    slices: Sequence[tuple[str, ...]] = (),
+) -> list[Check]:
+    """A challenger on the judged rows: answered, not clearly worse than the champion, over all and in any slice.
+
+    Clearly: E of "it is not worse" reaches 1 / alpha (`headrace.statistics.e_process`), in one of K slices K / alpha. A
+    row that the champion did not answer compares nothing. `slices` names those of each row.
+    """
+    n = len(rows)
+    answers = [checked(task, value) for value in values]
+    checks = [_answered_share(sum(a is not None for a in answers), n)]
+    loss = fixed_by(task, metric_of(task, success), rows) if rows else None
+    pairs = [
+        Pair(
+            loss.of(checked(task, row.champion), row.label), loss.of(answer, row.label), slices[index] if slices else ()
+        )
+        for index, (answer, row) in enumerate(zip(answers, rows, strict=True))
+        if loss is not None and row.champion is not None
+    ]
+    if loss is None or not pairs:
+        nothing = "the champion answered none of these rows, so there is nothing to compare with"
+        return [*checks, Check(name=NOT_WORSE, verdict="pass", n=0, detail=nothing)]
+    return [*checks, _not_worse(NOT_WORSE, pairs, 1 / gates.alpha, loss.kind), *_in_slices(pairs, gates, loss.kind)]
+
+
+def _in_slices(pairs: Sequence[Pair], gates: Gates, kind: str) -> list[Check]:
+    """No slice of enough rows is clearly worse. One of fewer is told; it stops those that the policy names."""
+    by_slice: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        for name in pair.slices:
+            by_slice.setdefault(name, []).append(pair)
+    large = {name: some for name, some in by_slice.items() if len(some) >= SLICE_ROWS}
+    checks = [
+        _not_worse(f"{NOT_WORSE} at {name}", some, len(large) / gates.alpha, kind)
+        for name, some in sorted(large.items())
+    ]
+    for column in dict.fromkeys(name.partition("=")[0] for name in by_slice):
+        small = [name for name in by_slice if name.partition("=")[0] == column and name not in large]
+        if small:
+            names = ", ".join(sorted(small)[:SLICES_TOLD]) + (" …" if len(small) > SLICES_TOLD else "")
+            detail = f"{len(small)} with fewer than {SLICE_ROWS} rows: {names}"
+            stops = column in gates.slices
+            checks.append(
+                Check(
+                    name=f"enough rows of each {column}",
+                    verdict="fail" if stops else "pass",
+                    value=min(len(by_slice[name]) for name in small),
+                    limit=SLICE_ROWS,
+                    detail=detail if stops else f"{detail}; not judged, as Gates(slices=…) does not name it",
+                )
+            )
+    return checks
+
+
+def _not_worse(name: str, pairs: Sequence[Pair], limit: float, kind: str) -> Check:
+    doubt = worse()
+    for champion, own, _ in pairs:
+        doubt.add(champion - own)
+    e, n = e_of(doubt.log_e()), len(pairs)
+    mine, theirs = sum(own for _, own, _ in pairs) / n, sum(champion for champion, _, _ in pairs) / n
+    return Check(
+        name=name,
+        verdict=_verdict(e < limit),
+        value=e,
+        limit=limit,
+        n=n,
+        detail=f"mean {kind} {mine:.4f}, of the champion {theirs:.4f}, over {n} rows",
+    )
 
 
 def infra_checks(
@@ -145,15 +206,15 @@ def infra_checks(
 
     A model that was taught nothing (`first_model_at=0`) may answer None.
     """
-    usable = sum(_is_plausible(task, checked(task, a)) or (a is None and not is_taught) for a in answers)
+    fine = sum(usable(task, a) is not None or (a is None and not is_taught) for a in answers)
     time_ok = slowest_ms <= gates.predict_ms or not judge_resources
     memory_ok = memory_mb is None or memory_mb <= gates.model_mb or not judge_resources
     note = "" if judge_resources else "reported, not judged: one process for everything"
     return [
         Check(
             name="golden requests",
-            verdict=_verdict(usable == len(answers) > 0),
-            value=usable,
+            verdict=_verdict(fine == len(answers) > 0),
+            value=fine,
             limit=len(answers),
             n=len(answers),
             detail="finite answers to recent inputs",
@@ -168,6 +229,18 @@ def overall(checks: Sequence[Check]) -> Verdict:
     """The verdict of all checks: the worst one."""
     found = {check.verdict for check in checks}
     return next((verdict for verdict in ("error", "fail", "inconclusive") if verdict in found), "pass")
+
+
+def _answered_share(answered: int, n: int) -> Check:
+    share = answered / n if n else 0.0
+    return Check(
+        name="answered",
+        verdict=_verdict(share >= 1 - MISSING_ALLOWED),
+        value=share,
+        limit=1 - MISSING_ALLOWED,
+        n=n,
+        detail=f"{answered} of {n} rows got a usable answer",
+    )
 
 
 def _success(task: Task, success: Success, answered: Sequence[tuple[Any, Label]]) -> Check:
@@ -187,23 +260,6 @@ def _rivals(task: Task) -> tuple[tuple[str, Callable[[Baselines], Any]], ...]:
     if task == "regression":
         return ("mean", lambda b: b.mean), ("no-change", lambda b: None if b.last is None else float(b.last))
     return ("majority", lambda b: b.majority), ("no-change", lambda b: b.last)
-
-
-def _clipped(metric: Metric, rows: Sequence[Row]) -> tuple[str, Callable[[Any, Label], float]]:
-    errors = [abs(row.baselines.mean - float(row.label)) for row in rows if row.baselines.mean is not None]
-    bound = CLIP * median(errors) if errors else 0.0
-    bound = bound or 1.0  # labels that never change: any error counts by its size
-    if metric in SQUARED:
-        return "squared error", lambda value, label: min(abs(value - float(label)) / bound, 1.0) ** 2
-    return "absolute error", lambda value, label: min(abs(value - float(label)) / bound, 1.0)
-
-
-def _is_plausible(task: Task, value: Any) -> bool:
-    if value is None:
-        return False
-    if task == "binary" and not isinstance(value, bool):
-        return bool(0 <= value <= 1)
-    return not isinstance(value, dict) or all(0 <= p <= 1 for p in value.values())
 
 
 def _answered(features: Features, answer: Answer) -> Any:

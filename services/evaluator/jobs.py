@@ -7,16 +7,12 @@ verdict is read back; what runs and what was published is remembered here only, 
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any
 
+from headrace.infra import child
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.bus import Bus
 from headrace.infra.follow import Pipelines, read_range
@@ -38,13 +34,12 @@ Key = tuple[str, str, str, int]  # pipeline, run, stage, sequence
 
 
 @dataclass(slots=True)
-class Child:
-    """A job at work in a process of its own."""
+class AtWork:
+    """A job in a process of its own."""
 
     job: Job
     snapshot: Snapshot | None
-    process: BaseProcess
-    result: Connection
+    child: child.Child
     deadline: float
 
 
@@ -57,7 +52,7 @@ class Jobs:
         self._pipelines = Pipelines(wiring.bus, wiring.namespace)
         self._producer = wiring.bus.producer("evaluator-jobs")
         self._topic = full_name("model-validations", namespace=wiring.namespace)
-        self._children: dict[Key, Child] = {}
+        self._children: dict[Key, AtWork] = {}
         self._attempts: dict[Key, int] = {}
         self._published: set[Key] = set()
         self._seen_at: dict[Key, int] = {}
@@ -66,7 +61,7 @@ class Jobs:
 
     def tick(self, timeout_s: float = 0.0) -> int:
         """Take in what children finished, start what is due; returns how much of both. Waits for nothing."""
-        done = sum([self._look_after(key, child) for key, child in list(self._children.items())])
+        done = sum([self._look_after(key, one) for key, one in list(self._children.items())])
         open_jobs = self._open()
         if not open_jobs:
             self._forget(set())
@@ -88,8 +83,8 @@ class Jobs:
 
     def close(self) -> None:
         """Stop the children; their jobs start again at the next start."""
-        for child in self._children.values():
-            _end(child)
+        for one in self._children.values():
+            one.child.end()
         self._children.clear()
         self._producer.close()
         self._pipelines.close()
@@ -147,38 +142,31 @@ class Jobs:
             told = judge(job, released, wiring.bus, wiring.artifacts, wiring.namespace, snapshot, alone=False)
             self._publish(key, job, told)
             return
-        # a fork is ready at once: River is imported here already, and the child makes clients of its own
-        context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-        result, sender = context.Pipe(duplex=False)
-        process = context.Process(
-            target=_work, args=(sender, job, released, wiring.settings, wiring.key, snapshot), daemon=True
-        )
-        process.start()
-        sender.close()
+        started = child.start(_work, job, released, wiring.settings, wiring.key, snapshot)
         self._attempts[key] = self._attempts.get(key, 0) + 1
-        self._children[key] = Child(job, snapshot, process, result, time.monotonic() + LIMIT_S[job.stage])
+        self._children[key] = AtWork(job, snapshot, started, time.monotonic() + LIMIT_S[job.stage])
 
-    def _look_after(self, key: Key, child: Child) -> int:
+    def _look_after(self, key: Key, one: AtWork) -> int:
         """Publish a child's verdict, or what became of it; 0 while it works."""
         told: ModelValidated | None = None
-        if child.result.poll():
+        if one.child.pipe.poll():
             try:
-                told = decode(TYPE_OF[ModelValidated], child.result.recv_bytes())
-            except EOFError:
-                code = _end(child)
+                told = decode(TYPE_OF[ModelValidated], one.child.pipe.recv_bytes())
+            except (EOFError, OSError):
+                code = one.child.end()
                 del self._children[key]
                 if self._attempts[key] < ATTEMPTS:
                     return 1  # still open in the fold: the next tick starts it again
                 why = f"its process ended {ATTEMPTS} times without a verdict, the last time with exit code {code}"
-                self._publish(key, child.job, failed(child.job, why, child.snapshot))
+                self._publish(key, one.job, failed(one.job, why, one.snapshot))
                 return 1
-        elif time.monotonic() > child.deadline:
-            told = failed(child.job, f"no verdict within {LIMIT_S[child.job.stage]:g} s", child.snapshot)
+        elif time.monotonic() > one.deadline:
+            told = failed(one.job, f"no verdict within {LIMIT_S[one.job.stage]:g} s", one.snapshot)
         if told is None:
             return 0
-        _end(child)
+        one.child.end()
         del self._children[key]
-        self._publish(key, child.job, told)
+        self._publish(key, one.job, told)
         return 1
 
     def _publish(self, key: Key, job: Job, told: ModelValidated) -> None:
@@ -190,41 +178,14 @@ class Jobs:
         self.verdicts += 1
 
 
-def _end(child: Child) -> int | None:
-    """Stop a child, if it still works, and return its exit code."""
-    if child.process.is_alive():
-        child.process.kill()
-    child.process.join()
-    child.result.close()
-    return child.process.exitcode
-
-
 def _work(
-    sender: Connection, job: Job, released: PipelineReleased, settings: Settings, key: bytes, snapshot: Snapshot | None
+    pipe: Connection, job: Job, released: PipelineReleased, settings: Settings, key: bytes, snapshot: Snapshot | None
 ) -> None:
     """The body of a child: clients of its own, one job, one verdict."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        _let_go(sender.fileno())
     bus = _bus(settings)
     told = judge(job, released, bus, Artifacts(settings.artifact_url, key), settings.namespace, snapshot, alone=True)
-    sender.send_bytes(encode(told))
-    sender.close()
-
-
-def _let_go(keep: int) -> None:
-    """Close what came through the fork: the parent's lock on its state, its stores and its connections."""
-    highest = os.sysconf("SC_OPEN_MAX")
-    os.closerange(3, keep)
-    os.closerange(keep + 1, min(highest, 65_536))
+    pipe.send_bytes(encode(told))
 
 
 def _bus(settings: Settings) -> Bus:
-    from headrace.infra.kafka_bus import KafkaBus
-
-    return KafkaBus(
-        settings.bootstrap_servers,
-        security=settings.confluent_security(),
-        client_id=f"{settings.namespace}headrace-evaluator-job",
-    )
+    return child.bus_of(settings, "evaluator-job")

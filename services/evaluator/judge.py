@@ -19,6 +19,7 @@ from headrace.infra.bus import Bus, BusError
 from headrace.infra.follow import read_range
 from headrace.infra.pipeline_files import load_stored
 from headrace.pipeline import Pipeline
+from headrace.ranges import without
 from headrace.recipes import made_up_examples
 from headrace.schemas.control import Check, ModelValidated, PipelineReleased, ReleaseDefinition
 from headrace.schemas.stream import ExampleLabelled, Features
@@ -26,6 +27,7 @@ from headrace.schemas.topics import full_name
 from headrace.services.evaluator import gates
 from headrace.services.evaluator.gates import Row
 from headrace.services.evaluator.offline import Job
+from headrace.services.evaluator.slices import Slicer
 from headrace.verbs import Answer, FeatureMissing, project, signature, verbs
 
 ROWS_AT_MOST = 1_000_000  # about a gigabyte in memory; a first model that failed 12 times will not pass
@@ -76,6 +78,7 @@ def verdict(job: Job, checks: list[Check], snapshot: Snapshot | None = None, **c
         epoch=job.epoch,
         snapshot_uri=uri,
         snapshot_offset=offset,
+        against=job.against,
         **costs,
     )
 
@@ -102,9 +105,15 @@ def _offline(
     if definition.policies.learning == "frozen":
         judged, values, snapshot = _freeze(job, definition, pipeline, rows, half, artifacts)
     else:
-        answer, learn = verbs(pipeline.recipe(job.seed), definition.contract.label, definition.has_probabilities)
+        model = _beginning(job, pipeline, artifacts)
+        answer, learn = verbs(model, definition.contract.label, definition.has_probabilities)
         judged, values = rows[half:], gates.replay(rows, answer, learn, half)
-    return gates.first_model_checks(pipeline.spec.label.task, judged, values, definition.policies.success), snapshot
+    task, success = pipeline.spec.label.task, definition.policies.success
+    if job.against is not None:
+        slicer = Slicer(definition.policies.slices)
+        slices = [slicer.names(row.features) for row in judged]
+        return gates.challenger_checks(task, judged, values, success, definition.policies.gates, slices), snapshot
+    return gates.first_model_checks(task, judged, values, success), snapshot
 
 
 def _freeze(
@@ -113,7 +122,7 @@ def _freeze(
     """Train to the holdout's start and score exactly the bytes that would serve, on rows predicted after it."""
     if not rows:
         return [], [], None
-    model = pipeline.recipe(job.seed)
+    model = _beginning(job, pipeline, artifacts)
     label, has_probabilities = definition.contract.label, definition.has_probabilities
     _, learn = verbs(model, label, has_probabilities)
     for row in rows[:half]:
@@ -128,8 +137,10 @@ def _freeze(
         pipeline=job.pipeline,
         release=job.release,
         run=job.run,
+        recipe=job.recipe,
         seed=job.seed,
-        learned=_without(job.start_offset, offset, job.excluded),
+        parent=job.parent,
+        learned=without(job.start_offset, offset, job.excluded),
         offset=offset,
         n_learned=half,
         sequences={row.source: row.sequence for row in rows[:half]},
@@ -138,14 +149,11 @@ def _freeze(
     return judged, values, (artifacts.put(data, manifest), offset)
 
 
-def _without(start: int, end: int, excluded: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """The range without its excluded parts."""
-    ranges = []
-    for first, after in sorted(excluded):
-        if start < first < end:
-            ranges.append((start, first))
-        start = max(start, after)
-    return (*ranges, (start, end)) if start < end else tuple(ranges)
+def _beginning(job: Job, pipeline: Pipeline, artifacts: Artifacts) -> Any:
+    """What the run began with: a fresh model, or its parent."""
+    if job.parent is None:
+        return pipeline.recipe_named(job.recipe)(job.seed)
+    return model_bytes.loads(artifacts.get(job.parent)[0])
 
 
 def _infra(
@@ -225,6 +233,15 @@ def _rows(job: Job, definition: ReleaseDefinition, bus: Bus, namespace: str, las
             features = project(prediction.features, columns)
         except FeatureMissing:
             continue  # the run could not learn it either
+        arm = prediction.predictions.get("champion")
+        champion = arm.value if arm is not None and arm.run == job.against else None
         yield Row(
-            features, event.label, prediction.baselines, record.source, record.sequence, event.known_to, record.offset
+            features,
+            event.label,
+            prediction.baselines,
+            record.source,
+            record.sequence,
+            event.known_to,
+            record.offset,
+            champion,
         )

@@ -68,6 +68,14 @@ class Kept:
         number, at = self._place(key, marks, blocks)
         return _decode_rows(blocks[number])[at] if number >= 0 else None
 
+    def newest(self, n: int, blocks: Blocks) -> list[Row]:
+        """The newest rows, `n` at most, oldest first."""
+        found, number = list(self.rows), self.closed - 1
+        while len(found) < n and number in blocks:
+            found = _decode_rows(blocks[number]) + found
+            number -= 1
+        return found[-n:]
+
     def correct(self, row: Row, label: Label, marks: Blocks, blocks: Blocks) -> None:
         """From now on this label counts for a row that was found."""
         corrected = msgspec.structs.replace(row, label=label)

@@ -12,8 +12,11 @@ class Answered(StreamEvent, frozen=True):
 
     id: str
     predictions: dict[str, ArmPrediction]
+    epoch: int
+    served: str | None = None
     entity: str | None = None
     baselines: Baselines = Baselines()
+    share: float | None = None
 
 
 class Labelled(StreamEvent, frozen=True):
@@ -21,6 +24,7 @@ class Labelled(StreamEvent, frozen=True):
 
     prediction: Answered
     label: Label
+    predicted_at_ms: int
     partition: int
     number: int
     pending_from: int

@@ -11,6 +11,7 @@ from typing import Literal
 
 from headrace.schemas.codec import ORIGIN, header
 from headrace.schemas.control import (
+    AliasRemoved,
     Check,
     ControlEvent,
     ModelUpdated,
@@ -36,7 +37,11 @@ def example_world() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One gate to run: what it judges, and the record that asked (its sequence numbers the verdict)."""
+    """One gate to run: what it judges, and the record that asked (its sequence numbers the verdict).
+
+    `against` is the champion's run where there is one: a challenger is compared with it. `parent` is the address of the
+    model that the run began with, if any; `recipe` is as in RunStarted.
+    """
 
     stage: JobStage
     pipeline: str
@@ -53,6 +58,9 @@ class Job:
     known_ms: int
     correlation: str
     causation: str
+    against: str | None = None
+    parent: str | None = None
+    recipe: str | None = None
     snapshot_uri: str | None = None
     snapshot_offset: int | None = None
     forced: bool = False
@@ -68,7 +76,8 @@ class Gated:
     """One pipeline: releases whose first gate is off, its live runs, its open jobs, the epoch of its aliases.
 
     `skipped` are the offsets that a run left out because their learn raised. `newest` is the last completion of a run
-    whose gates are at work on an earlier one: in a fast stream each would otherwise be overtaken by the next.
+    whose gates are at work on an earlier one: in a fast stream each would otherwise be overtaken by the next. `named`
+    are runs that have a version, so nothing is left to judge offline.
     """
 
     ungated: set[int] = field(default_factory=set)
@@ -77,6 +86,7 @@ class Gated:
     jobs: dict[tuple[str, JobStage], Job] = field(default_factory=dict)
     newest: dict[str, Job] = field(default_factory=dict)
     champion: str | None = None
+    named: set[str] = field(default_factory=set)
     epoch: int = 0
 
 
@@ -112,10 +122,16 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
             gated.skipped[run] = (*gated.skipped.get(run, ()), offset)
         case RunEnded():
             _forget(gated, event.run)
-        case ModelUpdated(alias="champion"):
-            gated.champion, gated.epoch = event.run, event.epoch
+        case ModelUpdated():
+            gated.epoch = event.epoch
+            if event.alias == "champion":
+                gated.champion = event.run
+            if event.run in gated.runs:
+                gated.named.add(event.run)
             gated.newest.pop(event.run, None)
-        case TrainingCompleted() if event.run in gated.runs and event.run != gated.champion:
+        case AliasRemoved():
+            gated.epoch = event.epoch
+        case TrainingCompleted() if event.run in gated.runs and event.run not in gated.named:
             return _completed(gated, event, record)
         case ModelValidated(stage="offline" | "infra"):
             _judged(gated, event)
@@ -143,7 +159,10 @@ def _completed(gated: Gated, event: TrainingCompleted, record: Record) -> list[E
         known_ms=record.known_ms,
         correlation=header(record.headers, "ce_correlationid", 5) or place,
         causation=place,
-        forced=event.release in gated.ungated,
+        against=gated.champion,
+        parent=started.parent,
+        recipe=started.recipe,
+        forced=event.release in gated.ungated and gated.champion is None,
     )
     if not job.forced and any(run == event.run for run, _ in gated.jobs):
         gated.newest[event.run] = job
@@ -189,6 +208,7 @@ def _stage(event: ModelValidated) -> JobStage:
 
 def _forget(gated: Gated, run: str) -> None:
     gated.runs.pop(run, None)
+    gated.named.discard(run)
     gated.skipped.pop(run, None)
     gated.jobs.pop((run, "offline"), None)
     gated.jobs.pop((run, "infra"), None)

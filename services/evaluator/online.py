@@ -3,7 +3,8 @@ same by slice where the pipeline declares some.
 
 Rows without an answer (no champion yet, an arm without an opinion) are skipped, as River's progressive validation
 does. A row counts for the run that predicted it, so late labels of an old version stay with that version. A corrected
-label replaces the first one here, and nowhere else: runs and gates go on by what was learned.
+label replaces the first one here, and nowhere else: runs and gates go on by what was learned. Rows that two arms
+answered are evidence for a challenger, or about a new champion (evidence.py).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from headrace.schemas.control import Alias, LabelsCounted, MetricsUpdated, Pipel
 from headrace.schemas.record import BEFORE_ALL_MS, OUTPUTS_PER_STEP, Emit, Record, first_place
 from headrace.schemas.stream import ArmPrediction, ExampleLabelled, LabelCorrected, Tick, key_of
 from headrace.services.evaluator.coverage import Coverage
+from headrace.services.evaluator.evidence import Evidence, pass_time, weigh
 from headrace.services.evaluator.kept import Kept, Row
 from headrace.services.evaluator.lean import Labelled, decode_labelled
+from headrace.services.evaluator.ripening import Waiting
 from headrace.services.evaluator.scores import Task, checked, has_probabilities
 from headrace.services.evaluator.slices import Slicer
 from headrace.services.evaluator.tally import NAMES, WINDOW_ROWS, Tally, numbers
@@ -26,6 +29,8 @@ from headrace.services.evaluator.tally import NAMES, WINDOW_ROWS, Tally, numbers
 MINUTE_MS = 60_000
 RUNS_KEPT = 16  # arms and their late labels; the one that was silent longest goes first
 FIRST_COUNT = 200
+DELAY_EVERY = 16  # labels between two whose delay is noted: a sketch does not need them all
+ROWS = (Labelled, ExampleLabelled)  # a union written where it is asked would be built anew for each row
 NOTHING: Mapping[str, Any] = {}
 PARTS_A_STEP = OUTPUTS_PER_STEP // 4  # slices told in one step, in two scopes each; windows that end need the rest
 
@@ -38,7 +43,7 @@ def example_world() -> None:
 
 
 DECODERS = {"ExampleLabelled": decode_labelled}
-TABLES: dict[str, type] = {"marks": bytes, "blocks": bytes}
+TABLES: dict[str, type] = {"marks": bytes, "blocks": bytes, "waiting": Waiting}
 
 
 @dataclass(slots=True)
@@ -59,11 +64,13 @@ class Scores:
 class State:
     """The scores of each arm's runs, what the labels add up to, and the newest rows with their marks and blocks.
 
-    `owed`: slices that a minute is to tell of and no step had room for yet.
+    `waiting`: rows that wait for labels of earlier predictions before they are evidence. `owed`: slices that a minute
+    is to tell of and no step had room for yet.
     """
 
     marks: MutableMapping[int, bytes] = field(default_factory=dict)
     blocks: MutableMapping[int, bytes] = field(default_factory=dict)
+    waiting: MutableMapping[int, Waiting] = field(default_factory=dict)
     kept: Kept = field(default_factory=Kept)
     task: Task | None = None
     slicer: Slicer | None = None
@@ -75,6 +82,7 @@ class State:
     arms: dict[tuple[str, str], Scores] = field(default_factory=dict)
     owed: dict[tuple[str, str, str], None] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=Coverage)
+    evidence: Evidence = field(default_factory=Evidence)
     counts: dict[str, int] = field(default_factory=lambda: {"corrected": 0, "corrected_too_late": 0})
 
 
@@ -83,14 +91,19 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
     event = record.event
     state.clock_ms = max(state.clock_ms, record.known_ms)
     emits: list[Emit] = []
-    if isinstance(event, Labelled | ExampleLabelled):
+    if isinstance(event, ROWS):
         _count(state, event, record, emits)
         _score(state, event, record, emits)
+        if state.evidence.is_open or len(event.prediction.predictions) > 1:
+            emits += _weigh(state, event, record)
     elif isinstance(event, LabelCorrected):
         _correct(state, event)
     elif isinstance(event, Tick):
         if event.pending_from is not None:
-            state.coverage.wait_from(first_place(record)[0], event.pending_from)
+            partition = first_place(record)[0]
+            state.coverage.wait_from(partition, event.pending_from)
+            if state.evidence.is_open:
+                emits += pass_time(state.evidence, state.waiting, partition, event.pending_from, record)
     elif isinstance(event, PipelineReleased):
         _take_up(state, event)
     minute = state.clock_ms // MINUTE_MS
@@ -110,6 +123,7 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
 def _take_up(state: State, event: PipelineReleased) -> None:
     """The rules of a release; with other slices the scores by slice begin anew."""
     state.task = event.definition.contract.label.task
+    state.evidence.take_up(state.task, event.definition.policies)
     state.every_labels = event.definition.policies.triggers.every_labels
     slices = event.definition.policies.slices
     if slices != (state.slicer.slices if state.slicer is not None else ()):
@@ -123,6 +137,8 @@ def _count(state: State, event: Labelled | ExampleLabelled, record: Record, emit
     state.coverage.came_in(event.partition, event.number, is_label=not event.inferred)
     state.coverage.wait_from(event.partition, event.pending_from)
     state.labels += 1
+    if not state.labels % DELAY_EVERY and not event.inferred:
+        state.evidence.delays.add(record.known_ms - event.predicted_at_ms)
     due = state.labels == state.next_count
     if due:
         state.next_count *= 2
@@ -176,6 +192,10 @@ def _slices_of(slicer: Slicer, event: Labelled | ExampleLabelled, record: Record
     if isinstance(event, ExampleLabelled):
         return slicer.names(event.prediction.features)
     return slicer.of_body(record.body)
+
+
+def _weigh(state: State, event: Labelled | ExampleLabelled, record: Record) -> list[Emit]:
+    return weigh(state.evidence, state.waiting, event, record, lambda n: state.kept.newest(n, state.blocks))
 
 
 def _correct(state: State, event: LabelCorrected) -> None:

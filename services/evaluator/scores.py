@@ -10,12 +10,19 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-from headrace.schemas.policies import Metric
+from headrace.schemas.policies import Metric, Success
 from headrace.schemas.stream import Label
 
 Task = Literal["binary", "multiclass", "regression"]
 
 EDGE = 1e-15  # River keeps probabilities this far from 0 and 1 before it takes a logarithm
+
+
+def metric_of(task: Task, success: Success | None) -> Metric:
+    """The metric that a pipeline names, else the plainest one of its task."""
+    if success is not None:
+        return success.metric
+    return "mae" if task == "regression" else "accuracy"
 
 
 def checked(task: Task, value: Any) -> Any:
@@ -52,13 +59,18 @@ def log_loss(task: Task, value: Any, label: Label) -> float:
 
 
 def brier(task: Task, value: Any, label: Label) -> float:
-    """Squared error of the probabilities, 0..1: multiclass is halved (Brier 1950 sums over classes)."""
+    """Squared error of the probabilities, 0..1: multiclass is halved (Brier 1950 sums over classes).
+
+    An answer that is no probability costs 1 at most: a power would raise, infinity would spoil every later mean.
+    """
     if not has_probabilities(task, value):
         return float(value != label)
     if task == "binary":
-        return float((value - (1.0 if label else 0.0)) ** 2)
+        error = value - (1.0 if label else 0.0)
+        return min(float(error * error), 1.0)
     missing = 0.0 if label in value else 1.0
-    return float(missing + sum((p - (name == label)) ** 2 for name, p in value.items())) / 2
+    squares = sum((error := p - (name == label)) * error for name, p in value.items())
+    return min(float(missing + squares) / 2, 1.0)
 
 
 def score(metric: Metric, task: Task, rows: Iterable[tuple[Any, Any]]) -> float:

@@ -226,7 +226,7 @@ def _in_band(state: State, record: Record, event: Any, emits: list[Emit]) -> Non
     """Pass it on; the first marker of a release changes the rules, a Tick says from where predictions still wait."""
     if isinstance(event, Tick):
         _expire(state, record, emits)
-        event = msgspec.structs.replace(event, pending_from=state.pending_from)
+        event = msgspec.structs.replace(event, pending_from=state.pending_from, predicted=state.number)
         emits.append(Emit(LABELLED, event, record.key, 0))
     elif isinstance(event, PipelineReleased):
         if event.release > state.release:

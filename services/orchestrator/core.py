@@ -1,33 +1,65 @@
-"""Decides when to train: the first model of every pipeline, and trainings that a person asks for.
+"""Decides when to train: the first model, after alerts, on new labels, by schedule, for a new recipe, when asked.
 
-One slot per pipeline is held from the request to the verdict. A request's id follows from its trigger and cause,
-so a request made twice is one request.
+One slot per pipeline is held from the request to the verdict, and one request waits for it. A request's id follows
+from its trigger and cause, so a request made twice is one request.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from headrace.schemas.control import (
-    ChallengerSuperseded,
+    OWN_RECIPE,
+    AutomationPaused,
+    AutomationResumed,
+    ChallengerExpired,
     ControlEvent,
+    DriftDetected,
+    LabelsCounted,
     ModelUpdated,
+    ModelValidated,
     PauseAsked,
     PipelineReleased,
     PipelineRetired,
-    RequestRefused,
+    RangeBarred,
     ResumeAsked,
     RunEnded,
     RunStarted,
     TrainingAsked,
+    TrainingCompleted,
     TrainingFailed,
-    TrainingRequested,
+    WindowValidated,
 )
 from headrace.schemas.record import Emit, Record
+from headrace.schemas.stream import Tick
+from headrace.services.orchestrator.agreement import on_signal
+from headrace.services.orchestrator.choice import forget_changed, of_champion
+from headrace.services.orchestrator.condition import on_champion, on_day_and_pause, on_performance, on_window
+from headrace.services.orchestrator.training import (
+    DAY_MS,
+    Training,
+    is_twin,
+    next_in_line,
+    no_recipe,
+    refused,
+    take,
+    take_or_wait,
+    twin,
+)
+from headrace.services.orchestrator.triggers import (
+    on_alert,
+    on_barred,
+    on_count,
+    on_frozen,
+    on_idle,
+    on_minute,
+    on_recipe,
+    request,
+    until_now,
+)
 
 REMEMBERED_REQUESTS = 1_000  # a client repeats a request within seconds, not after a thousand others
-NO_CHALLENGERS = "challengers are not part of this version yet"
+FAILURES_IN_A_ROW = 3
 
 World = type(None)
 
@@ -38,32 +70,6 @@ def example_world() -> None:
 
 
 @dataclass(slots=True)
-class Slot:
-    """The one training that is under way: what it folds, and its run once it started."""
-
-    request: str
-    recipe: str
-    seed: int
-    start: int
-    run: str | None = None
-
-
-@dataclass(slots=True)
-class Training:
-    """What is known of one pipeline: its release, its champion's version, its slot, the requests answered."""
-
-    release: int
-    recipe: str
-    contract: str
-    seed: int
-    first_model_at: int
-    retired: bool = False
-    champion: int | None = None
-    slot: Slot | None = None
-    answered: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
 class State:
     """Every pipeline by its name."""
 
@@ -71,156 +77,204 @@ class State:
 
 
 def step(state: State, record: Record, world: None) -> list[Emit]:
-    """Fold one decision; what this version does not act upon passes without effect."""
-    event = record.event
+    """Fold one decision; what concerns no training passes without effect."""
+    event, known_ms = record.event, record.known_ms
+    if isinstance(event, Tick):
+        if event.pipeline:
+            return []  # a schedule's own tick: what is due follows from the minutes, also where a scheduler was away
+        return [emit for training in state.pipelines.values() for emit in _minute(training, event, known_ms)]
     if not isinstance(event, ControlEvent):
-        return []  # a tick: nothing is due by time yet
+        return []
     if isinstance(event, PipelineReleased):
-        return _released(state, event)
+        return _released(state, event, known_ms)
     training = state.pipelines.get(event.pipeline)
     if isinstance(event, TrainingAsked | PauseAsked | ResumeAsked):
-        return _asked(training, event)
+        return _asked(training, event, known_ms)
     if training is None:
         return []
+    if isinstance(event, PipelineRetired):
+        training.retired, training.slot, training.waiting = True, None, None
+        training.live.clear()
+        return []
+    return _followed(training, event, known_ms, record.offset) + _next(training, known_ms)
+
+
+def _next(training: Training, known_ms: int) -> list[Emit]:
+    """Who waits, else a recipe that was not tried."""
+    return next_in_line(training, known_ms) + on_idle(training, known_ms)
+
+
+def _followed(training: Training, event: ControlEvent, known_ms: int, offset: int) -> list[Emit]:
+    """What became of runs and models, and what was found out."""
     slot = training.slot
     match event:
-        case PipelineRetired():
-            training.retired, training.slot = True, None
-        case RunStarted() if slot is not None and slot.request == event.request and slot.run is None:
-            slot.run = event.run
-        case RunEnded() if slot is not None and slot.run == event.run:
-            training.slot = None
-        case TrainingFailed(run=None) if slot is not None and slot.request == event.request:
+        case RunStarted():
+            training.live.setdefault(event.run, event)
+            if event.recipe is not None:
+                training.by_recipe[event.run] = event.recipe
+            if slot is not None and slot.asked.request == event.request and slot.run is None:
+                slot.run = event.run
+        case RunEnded():
+            training.live.pop(event.run, None)
+            if slot is not None and slot.run == event.run:
+                training.slot = None
+        case TrainingFailed(run=None) if slot is not None and slot.asked.request == event.request:
             training.slot = None
         case ModelUpdated(alias="champion"):
-            training.champion, training.slot = event.version, None
+            if training.champion is not None and training.champion.run != event.run:
+                training.signals = {}
+            training.champion = event
+            if slot is not None and slot.run == event.run:
+                training.slot = None
+            told = on_champion(training, event, known_ms)
+            if training.policies.learning == "online" and not event.follows:
+                return told + on_frozen(training, event, known_ms)
+            return told
+        case ModelUpdated(alias="challenger") if slot is not None and slot.run == event.run:
+            slot.in_canary = event.share is not None
+        case ModelValidated():
+            return _judged(training, event, known_ms)
+        case TrainingCompleted() if event.end_offset > training.counted[1] and event.start_offset == 0:
+            training.counted = event.n_labels, event.end_offset
+        case LabelsCounted():
+            return on_count(training, event, known_ms)
+        case RangeBarred():
+            return on_barred(training, event, known_ms)
+        case DriftDetected():
+            told = on_performance(training, event, known_ms) + on_alert(training, event, known_ms)
+            return told + on_signal(training, event, known_ms, offset)
+        case WindowValidated():
+            return on_window(training, event, known_ms)
         case _:
             pass
     return []
 
 
-def _released(state: State, event: PipelineReleased) -> list[Emit]:
-    definition, policies = event.definition, event.definition.policies
+def _released(state: State, event: PipelineReleased, known_ms: int) -> list[Emit]:
     known = state.pipelines.get(event.pipeline)
-    if known is not None and event.release <= known.release:
-        return []
-    fresh = Training(
-        event.release,
-        definition.recipe_digest,
-        definition.contract_digest,
-        policies.seed,
-        policies.triggers.first_model_at,
-    )
+    definition = event.definition
+    digests = {name: f"{one}/{definition.contract_digest}" for name, one in definition.recipe_digests().items()}
     if known is None:
+        fresh = Training(event, recipes={event.release: digests}, schedule_ms=known_ms)
         state.pipelines[event.pipeline] = fresh
         cause = f"release {event.release}"
-        return _request(event.pipeline, fresh, f"first-model-{event.release}", "first_model", cause)
-    learns_otherwise = (fresh.recipe, fresh.contract) != (known.recipe, known.contract)
-    fresh.champion, fresh.slot, fresh.answered = known.champion, known.slot, known.answered
-    state.pipelines[event.pipeline] = fresh
-    if not learns_otherwise:
+        return take(fresh, request(fresh, f"first-model-{event.release}", "first_model", cause), known_ms)
+    if event.release <= known.released.release:
         return []
-    request, cause = f"recipe-{event.release}", f"release {event.release} changed the recipe or the contract"
-    if fresh.champion is not None:
-        reason = (
-            f"{cause}; {NO_CHALLENGERS}: version {fresh.champion} goes on learning with the release it was made from. "
-            "To serve the new recipe, release it under a new pipeline name"
+    before = known.recipes_in_force
+    known.released = event
+    known.recipes[event.release] = digests
+    forget_changed(known, before, digests)
+    return [] if digests[None] == before[None] else on_recipe(known, event, known_ms)
+
+
+def _judged(training: Training, event: ModelValidated, known_ms: int) -> list[Emit]:
+    """Count failures of challengers in a row: the third stops automatic promotion. A guard that passes ends the row."""
+    if training.champion is None:
+        return []
+    if event.stage == "guard" and event.verdict == "pass":
+        training.failures = 0
+        return []
+    slot = training.slot
+    is_of_slot = slot is not None and slot.run == event.run and not slot.failed
+    is_bad = event.verdict in ("fail", "error")
+    if not is_bad or not (is_of_slot or event.stage == "guard"):
+        return []
+    if slot is not None and is_of_slot:
+        slot.failed = True
+    training.cooled_ms = max(training.cooled_ms, known_ms + round(training.policies.triggers.cooldown_s * 1000))
+    if is_of_slot and slot is not None and slot.asked.recipe != of_champion(training):
+        return []  # that another recipe is no better does not say that trainings go wrong
+    training.failures += 1
+    if training.failures < FAILURES_IN_A_ROW or training.paused:
+        return []
+    training.paused = True
+    reason = f"{training.failures} challengers failed in a row, the last one run {event.run} in its {event.stage} gate"
+    paused = AutomationPaused(pipeline=event.pipeline, reason=reason, numbers={"failures": training.failures})
+    return [Emit("decisions", paused, event.pipeline.encode(), partition=0)]
+
+
+def _minute(training: Training, tick: Tick, known_ms: int) -> list[Emit]:
+    """A minute passed: a schedule may be due, a challenger too old, a cool-down over."""
+    if training.retired:
+        return []
+    emits = on_minute(training, tick.due, known_ms) + on_day_and_pause(training, known_ms)
+    slot = training.slot
+    limit_ms = training.policies.gates.max_age_s * 1000
+    if (
+        slot is not None
+        and slot.run is not None
+        and training.champion is not None
+        and not slot.expired
+        and known_ms - slot.since_ms > limit_ms
+    ):
+        slot.expired = True
+        days = (known_ms - slot.since_ms) / DAY_MS
+        expired = ChallengerExpired(
+            pipeline=training.released.pipeline,
+            run=slot.run,
+            reason=f"no verdict within {limit_ms / DAY_MS:g} days",
+            numbers={"days": round(days, 3)},
         )
-        return [_refusal(event.pipeline, request, "TrainingRequested", reason, None)]
-    return _request(event.pipeline, fresh, request, "recipe", cause)
+        emits.append(Emit("decisions", expired, expired.pipeline.encode(), partition=0))
+    return emits + _next(training, known_ms)
 
 
-def _asked(training: Training | None, event: TrainingAsked | PauseAsked | ResumeAsked) -> list[Emit]:
+# --- what people ask ----------------------------------------------------------------------------------------
+
+
+def _asked(training: Training | None, event: TrainingAsked | PauseAsked | ResumeAsked, known_ms: int) -> list[Emit]:
     pipeline, kind = event.pipeline, type(event).__name__
     if training is None:
         reason = f"no pipeline is named {pipeline!r}"
-        return [_refusal(pipeline, event.request, kind, reason, "headrace release pipelines/NAME.py")]
+        return [refused(pipeline, event.request, kind, reason, "headrace release pipelines/NAME.py")]
     if event.request in training.answered:
         return []
     training.answered = [*training.answered, event.request][-REMEMBERED_REQUESTS:]
     if training.retired:
         reason = f"{pipeline} was retired; a retired name is never used again"
-        return [_refusal(pipeline, event.request, kind, reason, "headrace release pipelines/NEW_NAME.py")]
-    if not isinstance(event, TrainingAsked):
-        reason = (
-            "nothing promotes a model by itself yet, so there is nothing to pause or resume: the first model serves "
-            "after its gates, and no later one takes its place"
+        return [refused(pipeline, event.request, kind, reason, "headrace release pipelines/NEW_NAME.py")]
+    if isinstance(event, TrainingAsked):
+        return _train(training, event, known_ms)
+    return _pause(training, event)
+
+
+def _pause(training: Training, event: PauseAsked | ResumeAsked) -> list[Emit]:
+    pauses = isinstance(event, PauseAsked)
+    if training.paused == pauses:
+        reason = f"automatic promotion of {event.pipeline} is {'paused' if pauses else 'on'} already"
+        return [
+            refused(event.pipeline, event.request, type(event).__name__, reason, f"headrace status {event.pipeline}")
+        ]
+    training.paused = pauses
+    if not pauses:
+        training.failures = 0
+    told = (
+        AutomationPaused(
+            pipeline=event.pipeline, by=event.by, reason=event.reason or f"asked by {event.by}", request=event.request
         )
-        return [_refusal(pipeline, event.request, kind, reason, f"headrace status {pipeline}")]
-    return _train(training, event)
+        if pauses
+        else AutomationResumed(pipeline=event.pipeline, by=event.by, reason=event.reason, request=event.request)
+    )
+    return [Emit("decisions", told, event.pipeline.encode(), partition=0)]
 
 
-def _train(training: Training, event: TrainingAsked) -> list[Emit]:
-    pipeline = event.pipeline
-    seed = training.seed if event.seed is None else event.seed
-    start = event.start or 0
-    status = f"headrace status {pipeline}"
-
-    def refused(reason: str, **numbers: int | str | None) -> list[Emit]:
-        return [_refusal(pipeline, event.request, "TrainingAsked", reason, status, numbers)]
-
-    if training.champion is not None:
-        return refused(
-            f"{NO_CHALLENGERS}: version {training.champion} serves and goes on learning from every new label. "
-            "To train from scratch, release the file under a new pipeline name",
-            champion=training.champion,
-        )
+def _train(training: Training, event: TrainingAsked, known_ms: int) -> list[Emit]:
+    pipeline, start = event.pipeline, event.start or 0
+    recipe = None if event.recipe == OWN_RECIPE else event.recipe
+    problem = no_recipe(training, recipe)
     if start < 0:
-        return refused(f"a training starts at an offset of {pipeline}.labelled-examples, not at {start}", start=start)
-    if event.recipe is not None:
-        return refused(f"a pipeline has one recipe, its own; there is none named {event.recipe!r}")
-    slot = training.slot
-    if slot is not None and (slot.recipe, slot.seed, slot.start) == (training.recipe, seed, start):
-        return refused(
-            f"run {slot.run or '(starting)'} already learns with this recipe, seed {seed} and start {start}; "
-            "a second one would be the same model bit for bit",
-            run=slot.run,
-            seed=seed,
-            start=start,
-        )
+        problem = f"a training starts at an offset of {pipeline}.labelled-examples, not at {start}"
+    if problem is not None:
+        return [refused(pipeline, event.request, "TrainingAsked", problem, f"headrace status {pipeline}")]
     cause = f"asked by {event.by}{f': {event.reason}' if event.reason else ''}"
-    return _request(pipeline, training, event.request, "person", cause, seed, start)
-
-
-def _request(
-    pipeline: str,
-    training: Training,
-    request: str,
-    trigger: Literal["first_model", "person", "recipe"],
-    cause: str,
-    seed: int | None = None,
-    start: int = 0,
-) -> list[Emit]:
-    """Fill the slot; who held it is superseded."""
-    emits: list[Emit] = []
-    held = training.slot
-    if held is not None and held.run is not None:
-        superseded = ChallengerSuperseded(pipeline=pipeline, run=held.run, by_request=request, reason=cause)
-        emits.append(Emit("decisions", superseded, pipeline.encode(), partition=0))
-    seed = training.seed if seed is None else seed
-    training.slot = Slot(request, training.recipe, seed, start)
-    requested = TrainingRequested(
-        pipeline=pipeline,
-        request=request,
-        trigger=trigger,
-        cause=cause,
-        release=training.release,
-        seed=seed,
-        start=start,
-        end_at_labels=training.first_model_at,
-    )
-    return [*emits, Emit("training-requests", requested, pipeline.encode(), partition=0)]
-
-
-def _refusal(
-    pipeline: str,
-    request: str,
-    kind: str,
-    reason: str,
-    next_command: str | None,
-    numbers: dict[str, int | str | None] | None = None,
-) -> Emit:
-    refused = RequestRefused(
-        pipeline=pipeline, request=request, kind=kind, reason=reason, next=next_command, numbers=numbers or {}
-    )
-    return Emit("decisions", refused, pipeline.encode(), partition=0)
+    end = None if training.champion is None else until_now(training, start)
+    asked = request(training, event.request, "person", cause, start=start, end=end, recipe=recipe)
+    if event.seed is not None:
+        asked = asked.model_copy(update={"seed": event.seed})
+    same = twin(training, asked)
+    if same is not None:
+        numbers: dict[str, int | float | str | None] = {"run": same.run, "seed": asked.seed, "start": start}
+        reason = is_twin(same, asked)
+        return [refused(pipeline, event.request, "TrainingAsked", reason, f"headrace status {pipeline}", numbers)]
+    return take_or_wait(training, asked, known_ms, known_ms)

@@ -17,10 +17,10 @@ from headrace import model_bytes
 from headrace.infra.follow import Follower
 from headrace.infra.pipeline_files import load_stored
 from headrace.infra.service import Wiring
-from headrace.schemas.control import ModelUpdated, PipelineReleased, SnapshotTaken
+from headrace.schemas.control import AliasRemoved, ModelUpdated, PipelineReleased, SnapshotTaken
 from headrace.schemas.stream import Features
 from headrace.schemas.topics import full_name
-from headrace.services.predictor.core import Arm, World
+from headrace.services.predictor.core import CANARY, Arm, World
 from headrace.verbs import same_columns, signature, verbs
 
 TAIL = 200  # snapshots read at start: the newest one that is fit is among them, else the alias' own serves
@@ -52,6 +52,7 @@ class Table:
     snapshots: deque[SnapshotTaken] = field(default_factory=lambda: deque(maxlen=RECENT))
     releases: dict[int, PipelineReleased] = field(default_factory=dict)
     loaded: dict[str, Revision] = field(default_factory=dict)
+    epoch: int = 0
     world: World = NO_ARMS
     changed: bool = False
     not_before: float = -math.inf  # a simulated clock may stand before 1970
@@ -141,7 +142,13 @@ class Arms:
                 known = table.aliases.get(event.alias)
                 if known is None or event.epoch > known.epoch:
                     table.aliases[event.alias] = event
+                table.epoch = max(table.epoch, event.epoch)
                 self._snapshots.add(full_name("<p>.snapshots", event.pipeline, self._namespace), last=TAIL)
+            elif isinstance(event, AliasRemoved):
+                known = table.aliases.get(event.alias)
+                if known is not None and event.epoch >= known.epoch:
+                    del table.aliases[event.alias]
+                table.epoch = max(table.epoch, event.epoch)
             elif isinstance(event, SnapshotTaken) and all(event.offset >= s.offset for s in table.snapshots):
                 table.snapshots.append(event)
             table.changed = True
@@ -157,7 +164,7 @@ class Arms:
         """Load what is wanted and not there; then move all arms of the pipeline together, or none."""
         table.changed = False
         target = wanted(table.aliases, table.snapshots, table.loaded)
-        if target == table.loaded and table.world.epoch == _epoch(table) and not table.trouble:
+        if target == table.loaded and table.world.epoch == table.epoch and not table.trouble:
             return 0
         began = time.thread_time()
         try:
@@ -165,7 +172,7 @@ class Arms:
         except Exception as error:  # whatever the bytes or the author's code do, the old arms serve on
             self._failed(table, now, f"{type(error).__name__}: {error}")
             return 0
-        table.world, table.loaded = World(_in_order(arms), _epoch(table)), target
+        table.world, table.loaded = _world(table, arms), target
         table.trouble, table.troubled_since = "", None
         if not self._simulated:
             table.not_before = now + (time.thread_time() - began) / LOAD_SHARE
@@ -198,11 +205,12 @@ class Arms:
             if alias not in arms or arms[alias].run != update.run:
                 arms[alias] = Arm(update.version, update.run, update.snapshot_offset, {}, frozenset(), _raising(why))
                 table.loaded.pop(alias, None)
-        table.world = World(_in_order(arms), _epoch(table))
+        table.world = _world(table, arms)
 
 
-def _epoch(table: Table) -> int:
-    return max((update.epoch for update in table.aliases.values()), default=0)
+def _world(table: Table, arms: dict[str, Arm]) -> World:
+    challenger = table.aliases.get(CANARY)
+    return World(_in_order(arms), table.epoch, None if challenger is None else challenger.share)
 
 
 def _in_order(arms: dict[str, Arm]) -> dict[str, Arm]:

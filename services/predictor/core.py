@@ -2,6 +2,9 @@
 
 Exactly one PredictionMade for each example, to the same partition, whatever the models do. What may differ when it
 is made again (a newer model) leaves nothing in the state, so the first prediction in the log is the one that counts.
+
+In a canary the challenger's answer is served to its share of the units, the same units each time; where it has none,
+the champion's is.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.canary import place_of, unit_of
 from headrace.schemas.control import PipelineReleased
 from headrace.schemas.record import Emit, Record, first_place
 from headrace.schemas.stream import (
@@ -26,7 +30,7 @@ from headrace.verbs import project
 
 CLASSES_AT_MOST = 1_000  # open classes are bounded; later ones can no longer become the majority
 
-SERVES = "champion"
+SERVES, CANARY = "champion", "challenger"
 EXAMPLES = (ExampleArrived, FeaturesComputed)
 
 
@@ -47,14 +51,18 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The arms by alias, and the epoch of the aliases. Replaced as a whole, between two records."""
+    """The arms by alias, the epoch of the aliases, and the share of units that the challenger serves in a canary.
+
+    Replaced as a whole, between two records.
+    """
 
     arms: Mapping[str, Arm] = field(default_factory=dict)
     epoch: int = 0
+    share: float | None = None
 
 
 def example_world() -> World:
-    """A world of two arms, of which one always fails."""
+    """A world in a canary, whose challenger always fails."""
 
     def mean(features: Features) -> float:
         numbers = [float(value) for value in features.values() if not isinstance(value, str)]
@@ -64,7 +72,7 @@ def example_world() -> World:
         raise ValueError("a broken model")
 
     champion = Arm(1, "r1", 7, {}, frozenset({0, 1}), mean)
-    return World({SERVES: champion, "challenger": Arm(None, "r2", 7, {}, frozenset({0, 1}), fail)}, epoch=1)
+    return World({SERVES: champion, "challenger": Arm(None, "r2", 7, {}, frozenset({0, 1}), fail)}, 1, 0.5)
 
 
 @dataclass(slots=True)
@@ -103,6 +111,8 @@ def _prediction(state: State, event: ExampleArrived | FeaturesComputed, record: 
             predictions[alias] = made = _ask(arm, features, state.release)
             if alias == SERVES and made.value is not None:
                 served = alias
+        if world.share is not None and _is_for_challenger(predictions, world.share, event.id, event.entity):
+            served = CANARY
     return PredictionMade(
         id=event.id,
         time=event.time,
@@ -116,7 +126,14 @@ def _prediction(state: State, event: ExampleArrived | FeaturesComputed, record: 
         baselines=_baselines(state),
         history=event.history,
         cold=SERVES not in world.arms,
+        share=world.share if predictions else None,
     )
+
+
+def _is_for_challenger(made: Mapping[str, ArmPrediction], share: float, id: str, entity: str | None) -> bool:
+    """Whether this unit is the challenger's, and it has an answer."""
+    arm = made.get(CANARY)
+    return arm is not None and arm.value is not None and place_of(arm.run, unit_of(id, entity)) < share
 
 
 def _ask(arm: Arm, features: Features, release: int) -> ArmPrediction:

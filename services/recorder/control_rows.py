@@ -52,6 +52,10 @@ def add(record: Record, rows: Rows) -> None:
                     *place,
                 )
             )
+        case control.AliasRemoved():
+            of_a_model = (None,) * 5  # release, previous_version, follows, snapshot_offset, uri
+            head = (event.pipeline, known_ms, event.alias, None, event.run, *of_a_model)
+            rows["alias_history"].append((*head, event.epoch, event.reason, None, None, *place))
         case control.WindowValidated() if record.topic == "validation-results":
             _add_window(event, place, rows)
         case control.MetricsUpdated():
@@ -189,6 +193,7 @@ def _run_event(event: Any, known_ms: int, place: tuple[int, int]) -> Row:
         field("trigger"),
         field("cause"),
         field("release"),
+        field("recipe"),
         field("seed"),
         field("parent"),
         field("start_offset", "start"),

@@ -129,6 +129,7 @@ RUN_EVENTS = Table(
         Column("trigger", "VARCHAR", "why it was asked"),
         Column("cause", "VARCHAR", "the event that caused it"),
         RELEASE,
+        Column("recipe", "VARCHAR", "the challenger's recipe; NULL for the pipeline's own"),
         Column("seed", "BIGINT", "the recipe's seed"),
         Column("parent", "VARCHAR", "the snapshot it starts from"),
         Column("start_offset", "BIGINT", "first offset of labelled-examples"),
@@ -164,7 +165,7 @@ VALIDATIONS = Table(
 
 ALIAS_HISTORY = Table(
     "alias_history",
-    "one row for each move of an alias, never changed",
+    "one row for each move of an alias, never changed; without a version where it was removed",
     (
         PIPELINE,
         KNOWN_AT,

@@ -12,6 +12,7 @@ from operator import lt
 from typing import Any
 
 from headrace.infra.bus import Message
+from headrace.infra.records import LARGEST_SEQUENCE, LONGEST_SOURCE
 from headrace.schemas.codec import DECODERS, ORIGIN, PREFIX, VERSION, header
 from headrace.schemas.record import Record
 from headrace.services.recorder import control_rows
@@ -78,6 +79,8 @@ class Source:
             return None
         if (set(said_source), set(said_kind), set(said_number)) != NAMES or len(set(source)) > 1 or MARKER in kind:
             return None
+        if None in kind or None in source or not 0 <= sequences[0] <= sequences[-1] <= LARGEST_SEQUENCE:
+            return None
         if sequences[0] <= self._sequences.get(source[0], -1) or not all(map(lt, sequences, sequences[1:])):
             return None
         self._sequences[source[0]] = sequences[-1]
@@ -93,6 +96,8 @@ class Source:
             try:
                 source, kind, number = _by_name(headers)
                 sequence = int(number)
+                if not 0 <= sequence <= LARGEST_SEQUENCE or len(source) > LONGEST_SOURCE:
+                    raise ValueError(f"no service numbers like this: sequence {number[:40]!r}")
             except ValueError as error:
                 self._fault(message, f"no source, type and sequence in the envelope ({error})")
                 continue

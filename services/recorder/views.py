@@ -22,6 +22,7 @@ ALIASES = View(
     """
     SELECT * EXCLUDE (log_partition, log_offset) RENAME (known_at AS since)
     FROM alias_history QUALIFY row_number() OVER (PARTITION BY pipeline, alias ORDER BY log_offset DESC) = 1
+        AND version IS NOT NULL
 """,
     (Column("since", "", "when it moved there"),),
 )
@@ -34,21 +35,23 @@ MODELS = View(
         min(h.known_at) AS since, arg_min(h.uri, h.log_offset) AS uri,
         arg_min(h.snapshot_offset, h.log_offset) AS snapshot_offset, arg_min(h.reason, h.log_offset) AS reason,
         coalesce(any_value(a.aliases), []) AS aliases, any_value(t.trigger) AS trigger,
-        any_value(t.n_labels) AS n_labels
+        any_value(t.recipe) AS recipe, any_value(t.n_labels) AS n_labels
     FROM alias_history h
     LEFT JOIN (
         SELECT pipeline, version, list_sort(list(alias)) AS aliases FROM aliases GROUP BY ALL
     ) a USING (pipeline, version)
     LEFT JOIN (
-        SELECT pipeline, run, any_value(trigger) AS trigger, max(n_labels) AS n_labels FROM trainings GROUP BY ALL
+        SELECT pipeline, run, any_value(trigger) AS trigger, any_value(recipe) AS recipe,
+            max(n_labels) AS n_labels FROM trainings GROUP BY ALL
     ) t ON t.pipeline = h.pipeline AND t.run = h.run
-    GROUP BY h.pipeline, h.version
+    WHERE h.version IS NOT NULL GROUP BY h.pipeline, h.version
 """,
     (
         PIPELINE,
         Column("version", "", "its number"),
         Column("run", "", "the run that learned it"),
         Column("release", "", "the release whose recipe made it"),
+        Column("recipe", "", "the challenger's recipe that made it; NULL for the pipeline's own"),
         Column("since", "", "when an alias first named it"),
         Column("uri", "", "the snapshot it was first served from"),
         Column("snapshot_offset", "", "learned up to here"),
@@ -63,7 +66,7 @@ TRAININGS = View(
     "trainings",
     "one row for each training, from its request to its end",
     """
-    SELECT r.pipeline, r.request, r.trigger, r.cause, r.release, r.seed, r.parent, r.run,
+    SELECT r.pipeline, r.request, r.trigger, r.cause, r.release, r.recipe, r.seed, r.parent, r.run,
         CASE WHEN e.ended_at IS NOT NULL THEN 'ended' WHEN r.failed_at IS NOT NULL THEN 'failed'
             WHEN r.completed_at IS NOT NULL THEN 'completed' WHEN r.started_at IS NOT NULL THEN 'learning'
             ELSE 'requested' END AS status,
@@ -72,7 +75,7 @@ TRAININGS = View(
         coalesce(e.reason, r.reason) AS reason
     FROM (
         SELECT pipeline, request, max(trigger) AS trigger, max(cause) AS cause, max(release) AS release,
-            max(seed) AS seed, max(parent) AS parent, max(run) AS run,
+            max(recipe) AS recipe, max(seed) AS seed, max(parent) AS parent, max(run) AS run,
             min(known_at) FILTER (event = 'TrainingRequested') AS requested_at,
             min(known_at) FILTER (event = 'RunStarted') AS started_at,
             max(known_at) FILTER (event = 'TrainingCompleted') AS completed_at,

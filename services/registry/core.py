@@ -1,16 +1,20 @@
 """Releases, versions and aliases: what is in force, and which model each alias names.
 
 A release is written to `pipelines` and, signed, into every partition of the pipeline's `data-arrived`, where it
-takes effect at one offset. The first run that passed both gates becomes version 1 and champion.
+takes effect at one offset. The first run that passed both gates becomes version 1 and champion; later ones are
+challengers, which take over when their online gate says so, with the old champion behind them until a guard's verdict.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headrace.schemas.control import (
     Alias,
-    Check,
+    AutomationPaused,
+    AutomationResumed,
+    ChallengerExpired,
+    ChallengerSuperseded,
     ControlEvent,
     ModelUpdated,
     ModelValidated,
@@ -18,15 +22,20 @@ from headrace.schemas.control import (
     PipelineRetired,
     PromotionAsked,
     ReleaseAsked,
-    RequestRefused,
     RetireAsked,
     RollbackAsked,
     RunEnded,
     RunStarted,
+    TrainingFailed,
+    TrainingRequested,
 )
 from headrace.schemas.record import Emit, Record
 from headrace.schemas.signing import sign
+from headrace.services.registry.barring import asked_to_bar, is_about_a_range
+from headrace.services.registry.models import Models, Run, Version, remove
+from headrace.services.registry.moves import asked_to_promote, asked_to_roll_back
 from headrace.services.registry.releases import UNCHANGED, refusal, why_not
+from headrace.services.registry.verdicts import judged, take_over
 
 REMEMBERED_REQUESTS = 1_000  # a client repeats a request within seconds, not after a thousand others
 
@@ -41,44 +50,6 @@ class World:
 def example_world() -> World:
     """A world for tests."""
     return World(b"example")
-
-
-@dataclass(slots=True)
-class Run:
-    """A run that may still get a version: its release, and up to where its offline gate passed."""
-
-    release: int
-    passed_to: int | None = None
-    checks: tuple[Check, ...] = ()
-    n_labels: int = 0
-
-
-@dataclass(slots=True)
-class Version:
-    """A snapshot that passed its gates."""
-
-    version: int
-    run: str
-    release: int
-    snapshot_offset: int
-    uri: str
-    n_labels: int
-    since_ms: int
-    reason: str
-
-
-@dataclass(slots=True)
-class Models:
-    """One pipeline: releases, runs without a version, versions, aliases. `history` is only ever appended to."""
-
-    released: PipelineReleased
-    retired: bool = False
-    epoch: int = 0
-    runs: dict[str, Run] = field(default_factory=dict)
-    versions: list[Version] = field(default_factory=list)
-    aliases: dict[Alias, ModelUpdated] = field(default_factory=dict)
-    history: list[ModelUpdated] = field(default_factory=list)
-    answered: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -106,16 +77,68 @@ def step(state: State, record: Record, world: World) -> list[Emit]:
         case RetireAsked():
             return _retire(found, event, world)
         case PromotionAsked() | RollbackAsked():
-            return _refuse_to_move(found, event)
-        case RunStarted() if found is not None:
-            found.runs.setdefault(event.run, Run(event.release))
-        case RunEnded() if found is not None:
-            found.runs.pop(event.run, None)
-        case ModelValidated(verdict="pass") if found is not None and not found.retired:
-            return _passed(found, event, record.known_ms)
+            return _move(found, event)
+        case _ if found is not None and not found.retired:
+            return _followed(found, event, record.known_ms)
+        case _:
+            return []
+
+
+def _followed(found: Models, event: ControlEvent, known_ms: int) -> list[Emit]:
+    """What became of trainings, runs and gates."""
+    match event:
+        case TrainingRequested():
+            found.requests[event.request] = event
+        case TrainingFailed(run=None):
+            found.requests.pop(event.request, None)
+        case RunStarted() if event.run not in found.runs:
+            found.runs = {name: run for name, run in found.runs.items() if run.version is not None}
+            asked = found.requests.pop(event.request, None)
+            run = Run(event.release, event.start_offset, event.excluded, event.parent, event.recipe)
+            found.runs[event.run] = run if asked is None else replace(run, trigger=asked.trigger, alpha=asked.alpha)
+        case RunEnded() | ChallengerSuperseded() | ChallengerExpired():
+            return _ended(found, event)
+        case AutomationPaused():
+            found.paused = True
+        case AutomationResumed():
+            found.paused = False
+            return take_over(found)
+        case ModelValidated():
+            return judged(found, event, known_ms)
         case _:
             pass
     return []
+
+
+def _ended(found: Models, event: RunEnded | ChallengerSuperseded | ChallengerExpired) -> list[Emit]:
+    """A run that has a version stays known; what followed it and learns no more is no challenger.
+
+    One without gets none: the trainer ends it, though its gates may pass before it says so.
+    """
+    run = found.runs.get(event.run)
+    if run is not None and run.version is None:
+        del found.runs[event.run]
+    return _lost(found, event.run, event.reason) if run is not None else []
+
+
+def _lost(found: Models, run: str, reason: str) -> list[Emit]:
+    challenger = found.aliases.get("challenger")
+    if challenger is None or challenger.run != run or not challenger.follows:
+        return []
+    found.epoch += 1
+    return remove(found, "challenger", reason)
+
+
+def _move(found: Models | None, event: PromotionAsked | RollbackAsked) -> list[Emit]:
+    if found is None:
+        return [_unknown(event)]
+    if _is_answered(found, event.request):
+        return []
+    if found.retired:
+        return [refusal(event, f"{event.pipeline} was retired", "headrace release pipelines/NEW_NAME.py")]
+    if isinstance(event, PromotionAsked):
+        return asked_to_promote(found, event)
+    return asked_to_bar(found, event) if is_about_a_range(event) else asked_to_roll_back(found, event)
 
 
 # --- releases ---------------------------------------------------------------------------------------------
@@ -168,81 +191,6 @@ def _tell(event: PipelineReleased | PipelineRetired, partitions: int) -> list[Em
     return [Emit("pipelines", event, key, partition=0), *marks]
 
 
-# --- versions and aliases ---------------------------------------------------------------------------------
-
-
-def _passed(found: Models, event: ModelValidated, known_ms: int) -> list[Emit]:
-    run = found.runs.get(event.run)
-    if run is None:  # it ended, or has a version already
-        return []
-    if event.stage == "offline":
-        run.passed_to, run.checks, run.n_labels = event.offset, event.checks, event.n_labels
-        return []
-    if event.stage != "infra" or run.passed_to != event.offset:
-        return []
-    if event.epoch != found.epoch:
-        reason = f"the verdict is of alias epoch {event.epoch}, the aliases are at {found.epoch}"
-        return [_stale(event, reason)]
-    if "champion" in found.aliases:
-        serving = found.aliases["champion"].version
-        return [_stale(event, f"version {serving} serves; challengers are not part of this version yet")]
-    if event.snapshot_uri is None or event.snapshot_offset is None:
-        return [_stale(event, "the verdict names no snapshot that could serve")]
-    return [_first_champion(found, run, event, event.snapshot_uri, event.snapshot_offset, known_ms)]
-
-
-def _first_champion(
-    found: Models, run: Run, event: ModelValidated, uri: str, snapshot_offset: int, known_ms: int
-) -> Emit:
-    number = len(found.versions) + 1
-    forced = any(check.name == "forced" for check in run.checks)
-    numbers = "; ".join(_told(check) for check in run.checks if check.name != "answered")
-    reason = f"first model after {run.n_labels} labels: {numbers}"
-    found.versions.append(Version(number, event.run, run.release, snapshot_offset, uri, run.n_labels, known_ms, reason))
-    found.epoch += 1
-    updated = ModelUpdated(
-        pipeline=event.pipeline,
-        alias="champion",
-        version=number,
-        run=event.run,
-        release=run.release,
-        snapshot_offset=snapshot_offset,
-        uri=uri,
-        follows=found.released.definition.policies.learning == "online",
-        epoch=found.epoch,
-        reason=reason,
-        forced_by=f"gates.first=off in release {run.release}" if forced else None,
-    )
-    found.aliases["champion"] = updated
-    found.history.append(updated)
-    del found.runs[event.run]
-    return Emit("model-updates", updated, event.pipeline.encode(), partition=0)
-
-
-def _told(check: Check) -> str:
-    if check.value is None or check.limit is None:
-        return check.detail or check.name
-    return f"{check.name} {check.value:.4g} against {check.limit:.4g}"
-
-
-def _refuse_to_move(found: Models | None, event: PromotionAsked | RollbackAsked) -> list[Emit]:
-    if found is None:
-        return [_unknown(event)]
-    if _is_answered(found, event.request):
-        return []
-    champion = found.aliases.get("champion")
-    if champion is None:
-        reason = f"{event.pipeline} has no version yet: its first one serves by itself once it passed its gates"
-    elif isinstance(event, PromotionAsked) and event.version == champion.version:
-        reason = f"version {event.version} is the champion already"
-    else:
-        reason = (
-            f"version {champion.version} is the only one there can be: challengers, promotion and rollback are not "
-            "part of this version yet"
-        )
-    return [refusal(event, reason, f"headrace models {event.pipeline}")]
-
-
 # --- answers ----------------------------------------------------------------------------------------------
 
 
@@ -256,15 +204,3 @@ def _is_answered(found: Models, request: str) -> bool:
 
 def _unknown(event: RetireAsked | PromotionAsked | RollbackAsked) -> Emit:
     return refusal(event, f"no pipeline is named {event.pipeline!r}", "headrace release pipelines/NAME.py")
-
-
-def _stale(event: ModelValidated, reason: str) -> Emit:
-    refused = RequestRefused(
-        pipeline=event.pipeline,
-        request=event.request,
-        kind="ModelValidated",
-        reason=f"run {event.run} passed but does not serve: {reason}",
-        numbers={"run": event.run, "offset": event.offset},
-        next=f"headrace runs {event.pipeline}",
-    )
-    return Emit("decisions", refused, event.pipeline.encode(), partition=0)

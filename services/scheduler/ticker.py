@@ -95,6 +95,7 @@ class Ticker:
                     await self._send(one)
 
         app.timer(interval=look_s)(look)
+        app.on_rebalance_complete.connect(lambda app, **_: look())  # a timer's first turn is one interval later
         await app.start()
         asked = asyncio.ensure_future(self._stop_asked.wait())
         crashed = asyncio.ensure_future(app.wait_until_stopped())
@@ -138,6 +139,7 @@ def faust_app(settings: Settings) -> Any:
         f"{settings.namespace}headrace-scheduler",
         broker=[f"kafka://{server}" for server in settings.bootstrap_servers.split(",")],
         broker_credentials=_credentials(settings),
+        consumer_group_instance_id=settings.instance,  # a killed one leads again at once, not after its session
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=HEARTBEAT_S,
         broker_request_timeout=30,

@@ -9,14 +9,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+from headrace.ranges import Ranges, from_on, union
 from headrace.schemas import lineage
 from headrace.schemas.control import (
+    AliasRemoved,
     ChallengerExpired,
     ChallengerSuperseded,
     ControlEvent,
     ModelUpdated,
+    ModelValidated,
     PipelineReleased,
     PipelineRetired,
+    RangeBarred,
+    RequestRefused,
     RunEnded,
     RunStarted,
     TrainingFailed,
@@ -46,14 +51,24 @@ class Live:
 
 @dataclass(slots=True)
 class Trained:
-    """One pipeline: the runs that live, newest last; the alias of each run that has one; requests answered."""
+    """One pipeline: the runs that live, newest last; the alias of each run that has one; requests answered.
+
+    `versions` are the snapshots that an alias ever named, a few a week: a rollback may go back to any of them.
+    `passed` is where a run's offline gate passed. `chosen` are runs that passed both gates and wait for the registry's
+    word, each with why it ends if that is no: a run that becomes champion meanwhile would serve and learn no more.
+    What is `barred` no run that starts later learns, whoever asked for it before he knew.
+    """
 
     releases: set[int] = field(default_factory=set)
     live: dict[str, Live] = field(default_factory=dict)
     ending: set[str] = field(default_factory=set)
     aliases: dict[str, ModelUpdated] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
     answered: list[str] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
+    passed: dict[str, int] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
+    barred: Ranges = ()
     retired: bool = False
 
 
@@ -75,7 +90,10 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
             trained.releases.add(event.release)
         case PipelineRetired():
             trained.retired = True
+            trained.chosen.clear()
             return [emit for run in trained.live for emit in _end(trained, run, "the pipeline was retired")]
+        case RangeBarred():
+            trained.barred = union(trained.barred, event.parts)
         case TrainingRequested():
             return _requested(trained, event)
         case RunStarted():
@@ -84,10 +102,18 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
             return _ended(trained, event, record)
         case TrainingFailed(run=str(run)) if run in trained.live:
             return _failed(trained, run, event)
-        case ChallengerSuperseded() | ChallengerExpired() if not _holds(trained, event.run, "champion", "previous"):
-            return _end(trained, event.run, event.reason)
+        case ChallengerSuperseded() | ChallengerExpired() if not _has_alias(trained, event.run):
+            return _end(trained, event.run, event.reason)  # a challenger's alias the registry may have moved by then
         case ModelUpdated():
             return _alias_moved(trained, event)
+        case AliasRemoved():
+            return _alias_removed(trained, event)
+        case ModelValidated(stage="offline" | "infra", verdict="pass") if event.run in trained.live:
+            _gate_passed(trained, event)
+        case ModelValidated(stage="offline" | "infra", against=str()) if event.verdict != "pass":
+            return _rejected(trained, event)
+        case RequestRefused(kind="ModelValidated"):
+            return _not_chosen(trained, event)
         case _:
             pass
     return []
@@ -103,8 +129,6 @@ def _requested(trained: Trained, event: TrainingRequested) -> list[Emit]:
         problem = f"{event.pipeline} was retired"
     elif event.release not in trained.releases:
         problem = f"there is no release {event.release} of {event.pipeline}"
-    elif event.parent is not None:
-        problem = "runs that begin with another run's model are not part of this version yet"
     if problem is not None:
         failed = TrainingFailed(pipeline=event.pipeline, request=event.request, run=None, reason=problem)
         return [Emit("training-runs", failed, key, partition=0)]
@@ -117,7 +141,8 @@ def _requested(trained: Trained, event: TrainingRequested) -> list[Emit]:
         start_offset=event.start,
         end_at_labels=event.end_at_labels,
         parent=event.parent,
-        excluded=event.excluded,
+        excluded=union(event.excluded, from_on(event.start, trained.barred)),
+        recipe=event.recipe,
     )
     return [Emit("training-runs", started, key, partition=0)]
 
@@ -143,6 +168,8 @@ def _ended(trained: Trained, event: RunEnded, record: Record) -> list[Emit]:
     live = trained.live.pop(event.run, None)
     trained.ending.discard(event.run)
     trained.skipped.pop(event.run, None)
+    trained.passed.pop(event.run, None)
+    trained.chosen.pop(event.run, None)
     return [_lineage("COMPLETE", live.started, record.known_ms, event.reason)] if live is not None else []
 
 
@@ -159,7 +186,7 @@ def _failed(trained: Trained, run: str, event: TrainingFailed) -> list[Emit]:
 def _lineage(kind: lineage.State, started: RunStarted, known_ms: int, why: str = "") -> Emit:
     """The start or end of a run: it reads `<p>.labelled-examples` and writes `<p>.snapshots`."""
     pipeline, run = started.pipeline, lineage.run_id(f"{started.pipeline}/{started.run}")
-    names = ("run", "request", "release", "seed", "start_offset", "parent")
+    names = ("run", "request", "release", "recipe", "seed", "start_offset", "parent")
     event = lineage.run_event(
         kind,
         f"{pipeline}.trainer",
@@ -177,6 +204,8 @@ def _alias_moved(trained: Trained, event: ModelUpdated) -> list[Emit]:
     """A run ends where its last alias went to another run, or where it serves frozen."""
     before = trained.aliases.get(event.alias)
     trained.aliases[event.alias] = event
+    trained.chosen.pop(event.run, None)
+    trained.versions.setdefault(event.uri, event.version)
     ends = []
     if before is not None and not _has_alias(trained, before.run):
         ends += _end(trained, before.run, f"{event.alias} went to version {event.version} of run {event.run}")
@@ -185,8 +214,44 @@ def _alias_moved(trained: Trained, event: ModelUpdated) -> list[Emit]:
     return ends
 
 
+def _alias_removed(trained: Trained, event: AliasRemoved) -> list[Emit]:
+    """A run that this leaves without an alias ends; one that never had it, and waits for its gates, goes on."""
+    held = trained.aliases.get(event.alias)
+    if held is None or held.run != event.run:
+        return []
+    del trained.aliases[event.alias]
+    return [] if _has_alias(trained, event.run) else _end(trained, event.run, event.reason)
+
+
+def _gate_passed(trained: Trained, event: ModelValidated) -> None:
+    """As the registry reads it: the infra gate counts where the offline gate passed last, and what ends is out."""
+    if event.stage == "offline":
+        trained.passed[event.run] = event.offset
+        return
+    is_out = event.run in trained.ending or _has_alias(trained, event.run)
+    if trained.passed.get(event.run) == event.offset and not is_out:
+        trained.chosen.setdefault(event.run, "")
+
+
+def _not_chosen(trained: Trained, event: RequestRefused) -> list[Emit]:
+    run = str(event.numbers.get("run"))
+    why = trained.chosen.pop(run, "")
+    return _end(trained, run, why) if why else []
+
+
+def _rejected(trained: Trained, event: ModelValidated) -> list[Emit]:
+    """A challenger that fails before it has a version ends; a first model is judged again with more labels."""
+    if _has_alias(trained, event.run):
+        return []
+    failed = "; ".join(check.detail or check.name for check in event.checks if check.verdict != "pass")
+    return _end(trained, event.run, f"its {event.stage} gate said {event.verdict}: {failed}")
+
+
 def _end(trained: Trained, run: str, why: str) -> list[Emit]:
     if run not in trained.live or run in trained.ending:
+        return []
+    if run in trained.chosen:
+        trained.chosen[run] = why
         return []
     trained.ending.add(run)
     ended = RunEnded(pipeline=trained.live[run].started.pipeline, run=run, reason=why)
@@ -195,7 +260,3 @@ def _end(trained: Trained, run: str, why: str) -> list[Emit]:
 
 def _has_alias(trained: Trained, run: str) -> bool:
     return any(update.run == run for update in trained.aliases.values())
-
-
-def _holds(trained: Trained, run: str, *aliases: str) -> bool:
-    return any(alias in trained.aliases and trained.aliases[alias].run == run for alias in aliases)

@@ -48,7 +48,7 @@ class Lockstep:
     def tick(self, timeout_s: float = 0.0) -> int:
         """Let the runs learn one batch, then begin and end runs as decided; returns how much of all that."""
         done = self._runner.tick(timeout_s) + self._follow()
-        return done + sum([worker.rest() for worker in self._workers()])
+        return done + sum([worker.look_after() + worker.rest() for worker in self._workers()])
 
     def close(self) -> None:
         """Clean stop: a last snapshot of every run, committed."""
@@ -62,11 +62,14 @@ class Lockstep:
         return self._runner.counts()
 
     def _make(self, place: Place, producer: Producer) -> Runs:
-        return Runs(place, producer, self._wiring, self._pipelines)
+        return Runs(place, producer, self._wiring, self._pipelines, self._processes)
 
     def _pipelines(self) -> Pipelines:
         assert self._runner.pipelines is not None
         return self._runner.pipelines
+
+    def _processes(self) -> int:
+        return sum(worker.outside.processes for worker in self._workers())
 
     def _workers(self) -> list[Runs]:
         return [worker for worker in self._runner.workers.values() if isinstance(worker, Runs)]
@@ -105,16 +108,13 @@ class Lockstep:
             self._releases = len(known.releases)
             for one in self._workers():
                 one.refresh_worlds()
-        if trained.live.keys() != worker.runs.keys() and all(
+        if not worker.is_known(trained.live) and all(
             (worker.pipeline, live.started.release) in known.releases for live in trained.live.values()
         ):
-            start = worker.follow(trained.live)
-            if start is not None:
-                self._check_log(worker, start)
-                self._runner.seek(worker.place, start)
-                begun = 1
+            begun = worker.follow(trained.live, trained.ending)
         if worker.misplaced:
             worker.misplaced = False
+            self._check_log(worker, worker.next_offset)
             self._runner.seek(worker.place, worker.next_offset)
-        worker.thin({update.uri for update in trained.aliases.values()})
+        worker.thin(trained.versions)
         return begun

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping
 from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.store import StateForeign
 from headrace.infra.worker import StateStore
 from headrace.services.trainer.snapshots import Base
 from headrace.services.trainer.thinning import Revision, superfluous
+
+THIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +29,13 @@ class Pending:
 class Saved:
     """The committed place of the runs, and the table of their revisions. Without a store it lives in memory only."""
 
-    def __init__(self, store: StateStore | None, topic_id: str) -> None:
-        """Raises StateRefused where the store cannot be used or belongs to another topic."""
+    def __init__(self, store: StateStore | None, topic_id: str, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds. Raises StateRefused where the store cannot be used or belongs to another topic."""
         self._store, self._topic_id = store, topic_id
+        self._clock, self._thin_at = clock, clock()
         self._pending: Pending | None = None
         self.offset = self.next_offset = self.joins = 0
+        self.is_new = True
         self.sequences: dict[str, int] = {}
         self.bases: dict[str, Base] = {}
         self.revisions: MutableMapping[str, Revision] = {}
@@ -44,6 +50,7 @@ class Saved:
                 "the labelled examples that these runs learned are gone: their topic was created anew; "
                 "`headrace reset` lets the runs begin again"
             )
+        self.is_new = False
         self.offset, self.sequences = saved.offset, saved.sequences
         self.next_offset, self.bases, self.joins = (saved.fields[name] for name in ("next_offset", "bases", "joins"))
 
@@ -62,9 +69,26 @@ class Saved:
             self._store.commit(self.offset, pending.sequences, fields, {"topic_id": self._topic_id})
         self._pending = None
 
-    def thin(self, artifacts: Artifacts, now_ms: int, kept: Collection[str]) -> None:
-        """Delete superfluous revisions; the table forgets them with the next commit, a second delete does no harm."""
-        for uri in superfluous(self.revisions, now_ms, kept):
+    def note(self, uri: str, revision: Revision) -> None:
+        """Remember a revision; one that is stored again, because a run joined at its offset, stays pinned."""
+        known = self.revisions.get(uri)
+        self.revisions[uri] = replace(revision, pinned=revision.pinned or (known is not None and known.pinned))
+
+    def pin(self, uri: str) -> None:
+        """Keep a revision for ever: another run's model follows from it."""
+        if uri in self.revisions:
+            self.revisions[uri] = replace(self.revisions[uri], pinned=True)
+
+    def thin(self, artifacts: Artifacts, now_ms: Callable[[], int], kept: Collection[str]) -> None:
+        """Delete superfluous revisions, at most once a minute.
+
+        The table forgets them with the next commit, a second delete does no harm.
+        """
+        now = self._clock()
+        if now < self._thin_at:
+            return
+        self._thin_at = now + THIN_S
+        for uri in superfluous(self.revisions, now_ms(), kept):
             artifacts.delete(uri)
             del self.revisions[uri]
 

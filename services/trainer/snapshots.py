@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from headrace import model_bytes
 from headrace.infra.artifacts import Artifacts, Manifest
-from headrace.infra.records import Outgoing
+from headrace.ranges import without
 from headrace.schemas.control import RunSnapshot
 from headrace.schemas.policies import Policies
+from headrace.schemas.record import Record
+from headrace.services.trainer.beginning import Releases, begin
 from headrace.services.trainer.control import Live
 from headrace.services.trainer.core import RECENT, State, World
+from headrace.services.trainer.poison import Restored
 from headrace.services.trainer.quick_checks import History, quick_checks
 from headrace.verbs import Answer, verbs
 
@@ -30,15 +33,40 @@ class Base:
 
 @dataclass(slots=True)
 class Run:
-    """A run at work."""
+    """A run at work. `ahead` are the sources of which it has seen more than another run that learns beside it."""
 
     live: Live
     world: World
     state: State
-    outgoing: Outgoing
     history: History = field(default_factory=History)
     base: Base | None = None
     unfit: int = 0
+    ahead: dict[str, int] = field(default_factory=dict)
+
+    def has_seen(self, record: Record) -> bool:
+        """Whether a record is a repeat to this run, though not to every other."""
+        if record.sequence <= self.ahead.get(record.source, -1):
+            return True
+        self.ahead.pop(record.source, None)
+        return False
+
+
+def apart(own: Mapping[str, Mapping[str, int]], runs: Mapping[str, Run]) -> dict[str, int]:
+    """The sequences that every run has seen; what a run has seen beyond them goes into its `ahead`."""
+    seen = list(own.values())
+    common = {
+        source: min(each[source] for each in seen)
+        for source in (seen[0] if seen else ())
+        if all(source in each for each in seen)
+    }
+    for name, each in own.items():
+        runs[name].ahead = {source: n for source, n in each.items() if n > common.get(source, -1)}
+    return common
+
+
+def own_sequences(run: Run, common: Mapping[str, int]) -> dict[str, int]:
+    """The largest sequence that a run has seen of each source."""
+    return {**common, **{source: max(n, common.get(source, -1)) for source, n in run.ahead.items()}}
 
 
 def take(
@@ -63,6 +91,7 @@ def take(
         pipeline=started.pipeline,
         release=started.release,
         run=started.run,
+        recipe=started.recipe,
         seed=started.seed,
         parent=started.parent,
         learned=without(started.start_offset, offset, started.excluded),
@@ -95,11 +124,34 @@ def restore(base: Base, artifacts: Artifacts) -> tuple[State, History]:
     return state, history
 
 
-def without(start: int, end: int, excluded: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """The range from `start` to `end` (exclusive) without its excluded parts."""
-    ranges = []
-    for first, after in sorted(excluded):
-        if start < min(first, end):
-            ranges.append((start, min(first, end)))
-        start = max(start, after)
-    return (*ranges, (start, end)) if start < end else tuple(ranges)
+def back(run: Run, releases: Releases, artifacts: Artifacts) -> Restored:
+    """A run as it was at its newest snapshot, else at its start. Raises ArtifactRefused."""
+    if run.base is None:
+        return begin(run.world, releases, artifacts)
+    state, run.history = restore(run.base, artifacts)
+    return Restored(state, run.base.offset, run.base.sequences)
+
+
+def stand(runs: Mapping[str, Run], offset: int, common: Mapping[str, int]) -> dict[str, Base]:
+    """Nothing was learned since the newest snapshots: the runs go on from them as from `offset`.
+
+    Empty where a run has none.
+    """
+    bases = {}
+    for name, run in runs.items():
+        if run.base is None:
+            return {}
+        bases[name] = run.base = replace(run.base, offset=offset, sequences=own_sequences(run, common))
+    return bases
+
+
+def counts_of(runs: Collection[Run]) -> dict[str, int]:
+    """What all runs together did not learn, and the most that one learned; nothing where there is none."""
+    if not runs:
+        return {}
+    return {
+        "learned": max(run.state.n_learned for run in runs),
+        "skipped": sum(len(run.state.skipped) for run in runs),
+        "unusable": sum(run.state.unusable for run in runs),
+        "unfit_in_a_row": max(run.unfit for run in runs),
+    }

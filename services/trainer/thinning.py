@@ -1,6 +1,7 @@
 """Which revisions are let go: the last ten stay, then one an hour for a day, one a day for a month, pinned always.
 
-Nothing goes before a newer one has stood in the log for an hour: a predictor that lags must find what it reads of.
+Nothing goes before a newer one of its run has stood in the log for an hour: a predictor that lags must find what it
+reads of. So the last one of a run that ended stays as well: a rollback may serve it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Revision(msgspec.Struct, frozen=True):
 
 
 def superfluous(revisions: Mapping[str, Revision], now_ms: int, kept: Collection[str]) -> list[str]:
-    """The URIs to delete of revisions by URI, oldest first; `kept` are those that an alias names."""
+    """The URIs to delete of revisions by URI, oldest first; `kept` are those that became versions."""
     old = list(_old_enough(revisions, now_ms))
     runs = {revision.run for _, revision in old}  # runs in lockstep are snapped together
     newer = len(revisions) - len(old)
@@ -43,15 +44,18 @@ def superfluous(revisions: Mapping[str, Revision], now_ms: int, kept: Collection
 
 
 def _old_enough(revisions: Mapping[str, Revision], now_ms: int) -> Iterable[tuple[str, Revision]]:
-    """Those that have had a newer one for an hour. They are in the order they were taken, so the rest is not read."""
-    before: tuple[str, Revision] | None = None
+    """Those of which the same run has had a newer one for an hour.
+
+    They are in the order they were taken, so the rest is not read.
+    """
+    before: dict[str, tuple[str, Revision]] = {}
     for uri in revisions:
         revision = revisions[uri]
         if revision.taken_ms > now_ms - STANDS_MS:
             return
-        if before is not None:
-            yield before
-        before = uri, revision
+        if revision.run in before:
+            yield before[revision.run]
+        before[revision.run] = uri, revision
 
 
 def _slot(revision: Revision, now_ms: int) -> tuple[str, str, int] | None:

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import garbage
 import pytest
 
 from headrace.schemas import codec
@@ -13,7 +14,7 @@ from headrace.schemas.topics import TOPICS, control_log_events
 from headrace.services import FOLDS, SERVICES
 
 FILES = sorted(EXAMPLES.glob("*/*/*.json"))
-LATER = {"features", "monitor"}  # services that come later: windowed features, drift
+LATER = {"features"}  # a service that comes later: windowed features
 every_event = pytest.mark.parametrize("name", EVENTS)
 every_example = pytest.mark.parametrize("path", FILES, ids=["/".join(path.parts[-3:]) for path in FILES])
 
@@ -90,6 +91,12 @@ def test_an_event_without_a_required_field_is_undecodable(name):
         lacking = {key: value for key, value in minimal.items() if key != field}
         with pytest.raises(Undecodable, match=field):
             decode(TYPE_OF[EVENTS[name]], json.dumps(lacking).encode())
+
+
+@every_event
+def test_json_deeper_than_any_decoder_goes_is_undecodable(name):
+    with pytest.raises(Undecodable):
+        decode(TYPE_OF[EVENTS[name]], garbage.DEEP)
 
 
 @pytest.mark.parametrize("name", STREAM_EVENTS)

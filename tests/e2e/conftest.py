@@ -8,8 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions
 from confluent_kafka.admin import AdminClient
+from kafka import KafkaAdminClient
 
 from headrace.infra import create_topics, local_broker, supervisor
 from headrace.infra.artifacts import Artifacts
@@ -30,10 +30,10 @@ class Stack:
         self.artifacts = Artifacts(settings.artifact_url, settings.key())
         self._producer = bus.producer("test")
 
-    def release(self, source: bytes, name: str):
+    def release(self, source: bytes, name: str, partitions: int | None = None):
         path = self.home / f"{name}.py"
         path.write_bytes(source)
-        return release_file(path, self.settings, self.bus, by="test")
+        return release_file(path, self.settings, self.bus, by="test", partitions=partitions)
 
     def publish(self, pipeline: str, event) -> None:
         headers = headers_of(TYPE_OF[type(event)], "/test", 0)
@@ -60,11 +60,19 @@ class Stack:
         """A client of one's own: one that two threads share may keep both waiting."""
         return AdminClient({"bootstrap.servers": self.settings.bootstrap_servers, "log_level": 0})
 
-    def group_offsets(self, fold: str, admin: AdminClient) -> dict[tuple[str, int], int]:
-        """The offsets of a fold's group by place."""
-        group = f"{self.namespace}headrace-{fold}"
-        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-        return {(part.topic, part.partition): part.offset for part in asked[group].result(20).topic_partitions or ()}
+    def groups(self) -> KafkaAdminClient:
+        """A client that asks for the offsets of groups; librdkafka's crashes where their coordinator is away."""
+        return KafkaAdminClient(bootstrap_servers=self.settings.bootstrap_servers)
+
+    def group_offsets(self, groups: KafkaAdminClient, *folds: str) -> dict[tuple[str, str, int], int]:
+        """The offsets of these folds' groups by fold and place."""
+        names = {f"{self.namespace}headrace-{fold}": fold for fold in folds}
+        found = groups.list_group_offsets(list(names))
+        return {
+            (fold, place.topic, place.partition): at.offset
+            for name, fold in names.items()
+            for place, at in (found.get(name) or {}).items()
+        }
 
     def pid(self, service: str) -> int:
         return int(supervisor.states(self.home)[service]["pid"] or 0)
@@ -119,8 +127,18 @@ def own_stack(own_broker, namespace, tmp_path, monkeypatch):
         yield made
 
 
+@pytest.fixture
+def some_services(kafka, namespace, tmp_path, monkeypatch):
+    """Only the services named, up: `with some_services("trainer") as stack`; the test plays the others."""
+
+    def start(*names):
+        return running(kafka, namespace, tmp_path, monkeypatch, names)
+
+    return start
+
+
 @contextmanager
-def running(address, namespace, home, monkeypatch):
+def running(address, namespace, home, monkeypatch, services=tuple(SERVICES)):
     for name, value in {
         "KAFKA_BOOTSTRAP_SERVERS": address,
         "HEADRACE_HOME": str(home),
@@ -135,9 +153,9 @@ def running(address, namespace, home, monkeypatch):
     monkeypatch.chdir(home)
     bus = KafkaBus(address)
     create_topics.create(bus, namespace)
-    supervisor.up(home)
+    supervisor.up(home, services)
     try:
-        missing = supervisor.wait_ready(home, tuple(SERVICES), 60)
+        missing = supervisor.wait_ready(home, services, 60)
         made = Stack(home, namespace, Settings(), bus)
         assert not missing, "\n".join(f"{name}: {made.log(name)}" for name in missing)
         yield made

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.demo.run import FIRST_DAY, rainfall_rows
+from headrace.demo.run import FIRST_DAY
+from headrace.demo.stories import rainfall_rows
 from headrace.infra.local_broker import free_port
 from headrace.infra.query_client import QueryFailed, ask
 from headrace.infra.sdk import Client

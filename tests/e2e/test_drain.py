@@ -97,7 +97,8 @@ def test_a_stack_that_was_killed_is_drained_and_one_that_lost_its_state_goes_on(
     stack.release(SOURCE, "rain")
     publish(stack, 0, ROWS)
     until(lambda: len(joined(stack)) >= ROWS // 2, limit_s=90, says="half of the rows joined")
-    until(lambda: any(stack.group_offsets("joiner-core", stack.admin()).values()), limit_s=30, says="a first commit")
+    groups = stack.groups()
+    until(lambda: any(stack.group_offsets(groups, "joiner-core").values()), limit_s=30, says="a first commit")
     kill_all(stack, until)
     assert not all(left(stack).values())
 

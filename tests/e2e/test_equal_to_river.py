@@ -8,7 +8,7 @@ import pytest
 from river import evaluate, linear_model, metrics, preprocessing
 
 from headrace import model_bytes
-from headrace.demo.run import rainfall_rows
+from headrace.demo.stories import rainfall_rows
 from headrace.infra import supervisor
 from headrace.infra.follow import Follower
 from headrace.schemas.stream import ExampleArrived, ExampleLabelled, LabelArrived, PredictionMade

@@ -44,7 +44,7 @@ def test_the_wheel_is_imported_outside_the_clone(wheel, tmp_path):
         packed.extractall(tmp_path / "site")
     code = (
         "import headrace, headrace.schemas.stream, headrace.services.joiner.core, headrace.infra.memory_bus;"
-        "from headrace.demo.run import rainfall_rows;"
+        "from headrace.demo.stories import rainfall_rows;"
         "print(headrace.__file__, sum(1 for _ in rainfall_rows()))"
     )
     done = subprocess.run(

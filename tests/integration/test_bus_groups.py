@@ -1,5 +1,7 @@
 """What `infra.bus` promises of consumer groups, on both sides: Apache Kafka and the in-process log."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -211,6 +213,29 @@ def test_a_member_may_stop_before_it_took_up_what_it_was_given(side, until):
     member.close()
     assert time.monotonic() - began < 5
     assert member.places() == set()
+
+
+JOINERS = """
+import sys, time
+from headrace.infra.bus import TopicSpec
+from headrace.infra.kafka_bus import KafkaBus
+
+bus, namespace = KafkaBus(sys.argv[1], session_timeout_s=6), sys.argv[2]
+bus.create_topics([TopicSpec(namespace + "t", 1, {})])
+for number in range(80):
+    group = f"{namespace}{number}"
+    member = bus.group_consumer(group, group, lambda places: dict.fromkeys(places, 0), print, print)
+    member.subscribe([namespace + "t"])
+    member.poll(1, 0.001)
+    time.sleep(number / 1000)
+    member.close()
+"""
+
+
+@pytest.mark.kafka
+def test_a_member_may_stop_at_any_moment_of_its_join(kafka, namespace):
+    """In a process of its own: librdkafka can hang with the interpreter in hand, where no deadline strikes."""
+    subprocess.run([sys.executable, "-c", JOINERS, kafka, namespace], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("offset", [50, -1])

@@ -11,7 +11,7 @@ import pytest
 from river import evaluate, metrics
 
 from headrace import model_bytes
-from headrace.demo.run import rainfall_rows
+from headrace.demo.stories import rainfall_rows
 from headrace.infra import pipeline_files
 from headrace.infra.system import CHAIN, System
 from headrace.schemas.control import SnapshotTaken

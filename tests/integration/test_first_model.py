@@ -341,8 +341,8 @@ def test_a_child_that_is_killed_is_started_again(plant):
     plant.complete(200)
     while not children(plant):
         plant.settle()
-    (child,) = children(plant).values()
-    os.kill(child.process.pid, 9)
+    (one,) = children(plant).values()
+    os.kill(one.child.process.pid, 9)
     (verdict,) = plant.wait_for("model-validations", ModelValidated)
     assert verdict.verdict == "pass"
 

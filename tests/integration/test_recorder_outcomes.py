@@ -4,12 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import pytest
+from definitions import definition_of
 
 from headrace.infra import create_topics
 from headrace.infra.memory_bus import MemoryBus
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
-from headrace.schemas.control import PipelineReleased, ReleaseDefinition
+from headrace.schemas.control import PipelineReleased
 from headrace.schemas.policies import Policies, Slice
 from headrace.schemas.stream import ArmPrediction, ExampleLabelled, LabelCorrected, PredictionMade
 from headrace.schemas.topics import full_name
@@ -48,15 +49,13 @@ class World:
     def definition(self, slices):
         values = ("dry", "wet/cold", 'sn"ow') if self.label == "classes" else None
         columns = (("x", "float"), ("station", "str"), ("wet", "bool"))
-        return ReleaseDefinition(
+        return definition_of(
             contract=ContractSpec(
                 name="R",
                 features=tuple(FeatureSpec(name=name, type=kind, optional=True) for name, kind in columns),
                 label=LabelSpec(type=self.label, values=values),
             ),
-            policies=Policies(slices=slices),
-            contract_digest="c", policies_digest="p", recipe_digest="r", source_digest="s", source_uri="u",
-        )  # fmt: skip
+            policies=Policies(slices=slices),)  # fmt: skip
 
     def send(self, topic, event):
         self.sequence += 65_536

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 
 import pytest
+from definitions import definition_of
 
 from headrace.infra import create_topics
 from headrace.infra.bus import BusError
@@ -11,8 +12,7 @@ from headrace.infra.follow import Follower
 from headrace.infra.service import Wiring
 from headrace.infra.settings import Settings
 from headrace.schemas.codec import TYPE_OF, decode, encode, headers_of
-from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
-from headrace.schemas.control import PipelineReleased, PipelineRetired, ReleaseDefinition
+from headrace.schemas.control import PipelineReleased, PipelineRetired
 from headrace.schemas.policies import Policies
 from headrace.schemas.signing import is_signed
 from headrace.schemas.stream import Tick
@@ -58,15 +58,7 @@ def plant(kafka_bus, namespace, until):
             return [kafka_bus.offsets((topic, 0)) for topic in kafka_bus.topics() if topic.startswith(namespace)]
 
     until(is_there, says="a leader for every topic")
-    definition = ReleaseDefinition(
-        contract=ContractSpec(name="R", features=(FeatureSpec(name="x", type="float"),), label=LabelSpec(type="bool")),
-        policies=Policies(),
-        contract_digest="c",
-        policies_digest="p",
-        recipe_digest="r",
-        source_digest="s",
-        source_uri="u",
-    )
+    definition = definition_of()
     released = PipelineReleased(pipeline="rain", release=1, definition=definition, partitions=2, request="q", by="ann")
     say(kafka_bus, namespace, released, 0)
 

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from headrace.infra.bus import TopicSpec
-from headrace.infra.checkpoints import CheckpointRefused
+from headrace.infra.checkpoints import Background, CheckpointRefused
 from headrace.infra.continuity import HistoryGone, TopicRecreated
 from headrace.infra.store import StateCorrupt, Store
 
@@ -287,3 +287,11 @@ def test_a_checkpoint_of_a_topic_that_was_created_anew_is_refused_though_the_sta
     shutil.rmtree(one.folder_of())
     with pytest.raises(TopicRecreated, match=r"offset 1, but rain.predictions was created anew.*headrace reset joiner"):
         one.start()
+
+
+def test_checkpoints_may_be_taken_in_the_loop_itself():
+    now, taken = [0.0], []
+    background = Background(10.0, lambda: now[0], inline=True)
+    for now[0] in (5.0, 10.0, 19.0, 20.0):
+        background.take([lambda pause: taken.append((now[0], pause))])
+    assert taken == [(10.0, None), (20.0, None)]

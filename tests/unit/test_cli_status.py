@@ -1,8 +1,13 @@
 """The champion's scores in `status`: given these metrics, then those numbers."""
 
+from types import SimpleNamespace
+
+import pytest
+
 from headrace.cli import facts
 from headrace.cli.status_view import show_pipeline
-from headrace.schemas.control import MetricsUpdated
+from headrace.schemas.control import DriftDetected, MetricsUpdated
+from headrace.schemas.policies import Success
 
 
 def told(scope, n, slice=None, run="a", alias="champion"):
@@ -27,14 +32,77 @@ def test_slices_of_a_run_that_no_longer_serves_are_left_out():
     assert (found["scores"]["n"], found["slices"]) == (10, {})
 
 
+SERVES = {
+    "pipeline": "rain", "release": 1, "retired": False, "partitions": 1, "file": "no file here", "verdict": None,
+    "refused": None, "labels": 3, "scores": None, "slices": {}, "challenger": None, "previous": None, "training": None,
+    "paused": False, "alert": None, "degraded": [], "skewed": [],
+    "champion": {"version": 1, "revision": "1@3", "reason": "first"},
+}  # fmt: skip
+
+
+def test_a_challenger_its_training_and_a_pause_are_shown(capsys):
+    training = {
+        "run": "r7",
+        "start": 12_122,
+        "cause": "ADWIN: loss 0.41 against 0.22",
+        "waiting": "schedule (0 3 * * *)",
+    }
+    challenger = {"version": 2, "run": "r7", "reason": "offline and infra gates passed"}
+    show_pipeline(SERVES | {"challenger": challenger, "training": training, "paused": True})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "challenger version 2: offline and infra gates passed" in shown
+    assert "training run r7 from offset 12,122, ADWIN: loss 0.41 against 0.22; then schedule (0 3 * * *)" in shown
+    assert "PAUSED no challenger is promoted by itself: headrace resume rain" in shown
+
+
+def test_a_skewed_schema_is_shown_and_how_often_a_degraded_pipeline_was_tried(capsys):
+    says = "400 of 1,000 records of partition 0 were rejected (type_mismatch 400)"
+    show_pipeline(SERVES | {"skewed": [says], "degraded": ["loss 0.220 -> 0.410, ADWIN"]})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"SKEWED {says}; nothing is trained by itself" in shown
+    assert "degraded loss 0.220 -> 0.410, ADWIN" in shown
+
+
 def test_slices_are_shown_as_a_table(capsys):
     metrics = facts.scores([told("windowed", 20), told("cumulative", 1_234, "station=Cairns")])
-    show_pipeline(
-        {
-            "pipeline": "rain", "release": 1, "retired": False, "partitions": 1, "file": "no file here",
-            "verdict": None, "refused": None, "labels": 3, **metrics,
-            "champion": {"version": 1, "revision": "1@3", "reason": "first"},
-        }
-    )  # fmt: skip
+    show_pipeline(SERVES | metrics)
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "station=Cairns" in line]
     assert row.split() == ["station=Cairns", "1,234", "0.5000", "-"]
+
+
+def rose(degraded, run="a"):
+    numbers = {"reference_loss": 0.2, "recent_loss": 0.4}
+    return DriftDetected(
+        pipeline="rain", kind="performance", level="drift", since=None, detector="ADWIN", evidence=numbers, run=run,
+        degraded=degraded,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("alert", "success", "why"),
+    [
+        (None, None, []),
+        (rose(True), None, ["loss 0.200 -> 0.400, ADWIN"]),
+        (rose(False), None, []),
+        (rose(True, run="b"), None, []),
+        (None, Success("accuracy", at_least=0.5), []),
+        (None, Success("accuracy", at_least=0.6), ["accuracy 0.5000 over the last 10 rows, asked for at least 0.6"]),
+        (None, Success("auc", at_least=0.6), []),
+    ],
+)
+def test_a_champion_is_degraded_while_its_loss_stays_up_or_its_success_is_missed(alert, success, why):
+    policies = SimpleNamespace(success=success)
+    released = SimpleNamespace(definition=SimpleNamespace(policies=policies))
+    models = SimpleNamespace(aliases={"champion": SimpleNamespace(run="a")}, released=released)
+    found = facts.Facts("rain", 1, models, performance=alert)
+    assert facts.degraded(found, facts.scores([told("windowed", 10)])["scores"]) == why
+
+
+def test_it_is_said_how_often_a_degraded_champion_was_tried_again():
+    models = SimpleNamespace(
+        aliases={"champion": SimpleNamespace(run="a")},
+        released=SimpleNamespace(definition=SimpleNamespace(policies=SimpleNamespace(success=None))),
+    )
+    tried = SimpleNamespace(degraded=SimpleNamespace(tries=2, retry_ms=0))
+    (why,) = facts.degraded(facts.Facts("rain", 1, models, performance=rose(True), training=tried), None)
+    assert why.endswith("ADWIN; tried again 2 times, next not before 1970-01-01 00:00:00.000")

@@ -4,13 +4,14 @@ import random
 from datetime import UTC, datetime
 
 import pytest
+from definitions import definition_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.infra.store import Store
 from headrace.schemas.codec import encode
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
-from headrace.schemas.control import MetricsUpdated, PipelineReleased, ReleaseDefinition
+from headrace.schemas.control import MetricsUpdated, PipelineReleased
 from headrace.schemas.policies import Policies, Slice, Triggers
 from headrace.schemas.record import Record
 from headrace.schemas.stream import ArmPrediction, Baselines, ExampleLabelled, LabelCorrected, PredictionMade, Tick
@@ -27,13 +28,11 @@ class Log:
     def __init__(self, *events, label="bool", state=None, slices=()):
         self.state, self.offset, self.told = state or State(), -1, []
         values = ("dry", "wet", "snow") if label == "classes" else None
-        definition = ReleaseDefinition(
+        definition = definition_of(
             contract=ContractSpec(
                 name="R", features=(FeatureSpec(name="x", type="int"),), label=LabelSpec(type=label, values=values)
             ),
-            policies=Policies(triggers=Triggers(), slices=slices),
-            contract_digest="c", policies_digest="p", recipe_digest="r", source_digest="s", source_uri="u",
-        )  # fmt: skip
+            policies=Policies(triggers=Triggers(), slices=slices),)  # fmt: skip
         self.then(
             PipelineReleased(pipeline="rain", release=1, definition=definition, partitions=1, request="q", by="ann")
         )

@@ -1,15 +1,16 @@
 """Given these decisions, then those open jobs."""
 
 import pytest
+from definitions import definition_of
 
 from headrace.schemas.codec import ORIGIN
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
 from headrace.schemas.control import (
+    AliasRemoved,
     ModelUpdated,
     ModelValidated,
     PipelineReleased,
     PipelineRetired,
-    ReleaseDefinition,
     RunEnded,
     RunStarted,
     TrainingCompleted,
@@ -36,14 +37,9 @@ def fold(*events):
 
 
 def released(first="on"):
-    definition = ReleaseDefinition(
+    definition = definition_of(
         contract=ContractSpec(name="R", features=(FeatureSpec(name="x", type="float"),), label=LabelSpec(type="bool")),
         policies=Policies(gates=Gates(first=first)),
-        contract_digest="c",
-        policies_digest="p",
-        recipe_digest="r",
-        source_digest="s",
-        source_uri="u",
     )
     return PipelineReleased(pipeline="rain", release=1, definition=definition, partitions=1, request="q", by="ann")
 
@@ -192,3 +188,40 @@ def test_with_the_first_gate_off_a_forced_verdict_is_written_and_infra_follows()
     state, _ = fold(released("off"), STARTED, completed(), forced)
     (job,) = state.open_jobs()
     assert (job.stage, job.sequence) == ("infra", 20)
+
+
+# --- beside a champion ------------------------------------------------------------------------------------
+
+BEGUN = RunStarted(pipeline="rain", run="b", request="q", release=1, seed=7, start_offset=300, parent="model/x")
+
+
+def alias(name, run, epoch):
+    return ModelUpdated(
+        pipeline="rain", alias=name, version=epoch, run=run, release=1, snapshot_offset=9, uri="u", follows=True,
+        epoch=epoch, reason="",
+    )  # fmt: skip
+
+
+def test_a_challenger_is_judged_against_the_champion_of_that_moment_from_its_parent_on():
+    state, _ = fold(released(), STARTED, alias("champion", "a", 1), BEGUN, completed(run="b"))
+    (job,) = state.open_jobs()
+    assert (job.run, job.against, job.parent, job.epoch) == ("b", "a", "model/x", 1)
+
+
+def test_where_the_first_gate_is_off_a_challenger_is_judged_all_the_same():
+    state, emits = fold(released("off"), STARTED, alias("champion", "a", 1), BEGUN, completed(run="b"))
+    assert [job.run for job in state.open_jobs()] == ["b"]
+    assert emits == []
+
+
+@pytest.mark.parametrize("name", ["champion", "challenger", "previous"])
+def test_a_run_that_has_a_version_is_not_judged_again(name):
+    moved = alias(name, "b", 2)
+    state, _ = fold(released(), STARTED, alias("champion", "a", 1), BEGUN, moved, completed(400, run="b"))
+    assert state.open_jobs() == []
+
+
+def test_an_alias_that_is_removed_is_another_epoch():
+    gone = AliasRemoved(pipeline="rain", alias="challenger", run="z", epoch=5, reason="it lost")
+    state, _ = fold(released(), STARTED, alias("champion", "a", 1), gone, BEGUN, completed(run="b"))
+    assert [job.epoch for job in state.open_jobs()] == [5]

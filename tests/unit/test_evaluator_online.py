@@ -5,11 +5,12 @@ import random
 from datetime import UTC, datetime
 
 import pytest
+from definitions import definition_of
 from river import linear_model, metrics, preprocessing
 
 from headrace.schemas.codec import encode
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
-from headrace.schemas.control import LabelsCounted, MetricsUpdated, PipelineReleased, PipelineRetired, ReleaseDefinition
+from headrace.schemas.control import LabelsCounted, MetricsUpdated, PipelineReleased, PipelineRetired
 from headrace.schemas.policies import Policies, Triggers
 from headrace.schemas.record import Record
 from headrace.schemas.stream import (
@@ -19,6 +20,7 @@ from headrace.schemas.stream import (
     PredictionMade,
     Tick,
 )
+from headrace.services.evaluator.coverage import Coverage
 from headrace.services.evaluator.online import DECODERS, RUNS_KEPT, State, step
 from headrace.services.evaluator.tally import WINDOW_ROWS
 
@@ -34,14 +36,9 @@ def released(label="bool", every_labels=None):
     contract = ContractSpec(
         name="R", features=(FeatureSpec(name="x", type="float"),), label=LabelSpec(type=label, values=values)
     )
-    definition = ReleaseDefinition(
+    definition = definition_of(
         contract=contract,
         policies=Policies(triggers=Triggers(every_labels=every_labels)),
-        contract_digest="c",
-        policies_digest="p",
-        recipe_digest="r",
-        source_digest="s",
-        source_uri="u",
     )
     return PipelineReleased(pipeline="rain", release=1, definition=definition, partitions=1, request="q", by="ann")
 
@@ -202,6 +199,13 @@ def test_an_arm_that_raised_is_counted_as_failed_and_not_scored():
     assert (found.n, found.metrics["failed"]) == (1, 1.0)
 
 
+def test_an_answer_beyond_all_bounds_costs_a_whole_loss_and_does_not_stop_the_scores():
+    state, _ = fold([labelled(True, 1e200), labelled(True, 0.9, 1)])
+    assert minute(state)["cumulative"].metrics["brier"] == pytest.approx((1 + 0.01) / 2)
+    state, _ = fold([labelled("wet", {"dry": 1e200, "wet": 0.5})], label="classes")
+    assert minute(state)["cumulative"].metrics["brier"] == 1.0
+
+
 def test_late_labels_of_an_old_run_stay_with_that_run():
     rows = [labelled(True, 0.9, 0), labelled(True, 0.9, 1, run="b", version=2), labelled(True, 0.1, 2)]
     state, _ = fold(rows)
@@ -286,3 +290,15 @@ def test_the_lean_twin_of_a_row_scores_as_the_row_itself():
     lean = [DECODERS["ExampleLabelled"](encode(row)) for row in rows]
     assert type(lean[0]) is not ExampleLabelled
     assert minute(fold(lean)[0]) == minute(fold(rows)[0])
+
+
+def test_a_running_number_that_no_joiner_reached_costs_no_time_and_the_labels_count_once():
+    slow, fast = Coverage(), Coverage()
+    for number in range(1_000):
+        for coverage in (slow, fast):
+            coverage.came_in(0, number, is_label=number % 10 > 0)
+        slow.wait_from(0, number + 1)
+    fast.wait_from(0, 960)
+    assert (fast.came, fast.matured) == (slow.came, slow.matured)
+    fast.wait_from(0, 10**40)
+    assert fast.came == 900

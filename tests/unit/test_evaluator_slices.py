@@ -4,10 +4,11 @@ import pickle
 from datetime import UTC, datetime
 
 import pytest
+from definitions import definition_of
 
 from headrace.schemas.codec import encode
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
-from headrace.schemas.control import PipelineReleased, PipelineRetired, ReleaseDefinition
+from headrace.schemas.control import PipelineReleased, PipelineRetired
 from headrace.schemas.policies import SLICE_VALUES, Policies, Slice
 from headrace.schemas.record import OUTPUTS_PER_STEP, Record
 from headrace.schemas.slices import MISSING, OTHER, TEXT
@@ -27,10 +28,8 @@ def released(*slices, release=1):
         features=tuple(FeatureSpec(name=name, type=kind, optional=True) for name, kind in columns),
         label=LabelSpec(type="bool"),
     )
-    definition = ReleaseDefinition(
-        contract=contract, policies=Policies(slices=slices), contract_digest="c", policies_digest="p",
-        recipe_digest="r", source_digest="s", source_uri="u",
-    )  # fmt: skip
+    definition = definition_of(
+        contract=contract, policies=Policies(slices=slices),)  # fmt: skip
     return PipelineReleased(
         pipeline="rain", release=release, definition=definition, partitions=1, request="q", by="ann"
     )

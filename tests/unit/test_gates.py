@@ -11,13 +11,14 @@ from headrace.schemas.stream import Baselines
 from headrace.services.evaluator import scores
 from headrace.services.evaluator.gates import (
     Row,
-    deciding_loss,
+    challenger_checks,
     first_model_checks,
     infra_checks,
     learned_before,
     overall,
     replay,
 )
+from headrace.services.evaluator.paired_loss import fixed_by
 
 
 def rows_with_delay(delay, n=120, seed=1):
@@ -181,9 +182,9 @@ def test_no_rows_is_a_fail_and_not_a_crash():
 def test_a_rare_class_weighs_more_than_its_share():
     """At 5 % positives a model that always says no has no loss to speak of in 0/1, but half of it when weighted."""
     labels = ([True] + [False] * 19) * 10
-    name, loss = deciding_loss("binary", "accuracy", [Row({}, y, Baselines(), "s", 0, -1) for y in labels])
-    assert name == "class-weighted Brier"
-    assert loss(0.0, True) == pytest.approx(19 * loss(1.0, False))
+    loss = fixed_by("binary", "accuracy", [Row({}, y, Baselines(), "s", 0, -1) for y in labels])
+    assert loss.kind == "class-weighted Brier"
+    assert loss.of(0.0, True) == pytest.approx(19 * loss.of(1.0, False))
     checks = judged([0.3 if y else 0.05 for y in labels], labels, majority=False, last=False)
     assert checks["class-weighted Brier below majority"].verdict == "pass"
 
@@ -191,7 +192,7 @@ def test_a_rare_class_weighs_more_than_its_share():
 @pytest.mark.parametrize("metric", ["brier", "logloss", "auc", "f1", "mcc"])
 def test_metrics_without_a_loss_per_row_decide_by_brier(metric):
     rows = [Row({}, y, Baselines(), "s", 0, -1) for y in (True, False)]
-    assert deciding_loss("binary", metric, rows)[0] == "Brier"
+    assert fixed_by("binary", metric, rows).kind == "Brier"
 
 
 def test_numbers_are_judged_by_the_clipped_error_against_mean_and_no_change():
@@ -351,3 +352,80 @@ def test_each_metric_of_success_can_be_computed(metric, task, value):
 )
 def test_what_counts_as_an_answer(task, value, usable):
     assert (scores.checked(task, value) is not None) == usable
+
+
+# --- challengers ------------------------------------------------------------------------------------------
+
+
+def compared(own, champion, n=200, seed=3):
+    """A challenger and a champion that are right with these chances, each on its own luck."""
+    rng = random.Random(seed)
+    labels = [rng.random() < 0.5 for _ in range(n)]
+    values = [float(label if rng.random() < own else not label) for label in labels]
+    answers = [float(label if rng.random() < champion else not label) for label in labels]
+    rows = [
+        Row({}, label, Baselines(), "/joiner/0", i, i, champion=answer)
+        for i, (label, answer) in enumerate(zip(labels, answers, strict=True))
+    ]
+    return challenger_checks("binary", rows, values, None, Gates())
+
+
+@pytest.mark.parametrize(("own", "champion", "verdict"), [(0.8, 0.6, "pass"), (0.7, 0.7, "pass"), (0.5, 0.8, "fail")])
+def test_a_challenger_passes_unless_it_is_clearly_worse_than_the_champion_on_the_same_rows(own, champion, verdict):
+    _, check = compared(own, champion)
+    assert (check.name, check.verdict, check.n) == ("not worse than the champion", verdict, 200)
+    assert (check.value < check.limit) == (verdict == "pass")
+    assert check.limit == 20
+    assert "mean 0/1 loss" in check.detail
+
+
+def test_rows_that_the_champion_did_not_answer_compare_nothing():
+    rows = [Row({}, True, Baselines(), "/joiner/0", i, i) for i in range(50)]
+    answered, check = challenger_checks("binary", rows, [0.1] * 50, None, Gates())
+    assert (answered.verdict, check.verdict, check.n) == ("pass", "pass", 0)
+
+
+def test_a_challenger_that_leaves_rows_without_an_answer_fails_and_they_count_as_losses():
+    rows = [Row({}, True, Baselines(), "/joiner/0", i, i, champion=0.9) for i in range(50)]
+    answered, check = challenger_checks("binary", rows, [0.9] * 25 + [None] * 25, None, Gates())
+    assert answered.verdict == check.verdict == "fail"
+
+
+def sliced(sizes, worse_at, gates):
+    """A champion that is right four times in five, and a challenger that always is but in one slice: checks by name."""
+    rng = random.Random(5)
+    rows, values, slices = [], [], []
+    for name, size in sizes.items():
+        for _ in range(size):
+            label = rng.random() < 0.5
+            answer = float(label if rng.random() < 0.8 else not label)
+            place = len(rows)
+            rows.append(Row({}, label, Baselines(), "/joiner/0", place, place, champion=answer))
+            values.append(float(not label) if name == worse_at else float(label))
+            slices.append((name,))
+    return {check.name: check for check in challenger_checks("binary", rows, values, None, gates, slices)}
+
+
+def test_a_slice_in_which_the_challenger_is_clearly_worse_fails_though_all_rows_together_pass():
+    checks = sliced({"station=Cairns": 6_000, "station=Darwin": 200, "station=Perth": 200}, "station=Darwin", Gates())
+    worse = checks["not worse than the champion at station=Darwin"]
+    assert (worse.verdict, worse.n) == ("fail", 200)
+    assert worse.limit == pytest.approx(3 * 20)  # three slices may be wrong together as often as one
+    assert "mean 0/1 loss 1.0000, of the champion 0.1" in worse.detail
+    assert {check.verdict for check in checks.values() if check is not worse} == {"pass"}
+
+
+@pytest.mark.parametrize(("required", "verdict"), [((), "pass"), (("station",), "fail")])
+def test_a_slice_of_few_rows_is_told_and_stops_only_where_the_policy_names_its_column(required, verdict):
+    checks = sliced({"station=Cairns": 600, "station=Darwin": 199}, "station=Darwin", Gates(slices=required))
+    few = checks["enough rows of each station"]
+    assert (few.verdict, few.value, few.limit) == (verdict, 199, 200)
+    assert "1 with fewer than 200 rows: station=Darwin" in few.detail
+    assert "not worse than the champion at station=Darwin" not in checks
+    assert checks["not worse than the champion at station=Cairns"].limit == 20
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_no_rows_are_no_pass(task):
+    answered, _ = challenger_checks(task, [], [], None, Gates())
+    assert answered.verdict == "fail"

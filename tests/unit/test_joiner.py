@@ -4,13 +4,14 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from definitions import definition_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.infra.store import Store
 from headrace.schemas.codec import EVENTS, TYPE_OF, decode, encode
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
-from headrace.schemas.control import PipelineReleased, PipelineRetired, ReleaseDefinition
+from headrace.schemas.control import PipelineReleased, PipelineRetired
 from headrace.schemas.policies import Labels, Policies, Retention
 from headrace.schemas.record import OUTPUTS_PER_STEP, SEQUENCES_PER_OFFSET, Record
 from headrace.schemas.stream import (
@@ -57,14 +58,9 @@ def tick(minute=0):
 
 def released(release=1, dedupe_ids=1_000_000, **labels):
     contract = ContractSpec(name="R", features=(FeatureSpec(name="x", type="float"),), label=LabelSpec(type="bool"))
-    definition = ReleaseDefinition(
+    definition = definition_of(
         contract=contract,
         policies=Policies(labels=Labels(**labels), retention=Retention(dedupe_ids=dedupe_ids)),
-        contract_digest="c",
-        policies_digest="p",
-        recipe_digest="r",
-        source_digest="s",
-        source_uri="u",
     )
     return PipelineReleased(
         pipeline="rain", release=release, definition=definition, partitions=1, request="q", by="ann"
@@ -331,12 +327,12 @@ def test_ids_are_unique_within_their_entity_only():
     assert len(log.state.pending) == 2
 
 
-def test_a_tick_says_from_which_prediction_on_labels_are_awaited():
+def test_a_tick_says_how_many_predictions_there_were_and_which_is_the_oldest_that_waits():
     log = Log(*[predicted(f"p{n}") for n in range(4)])
     log.then(label("p0"), label("p2"))
-    assert log.then(tick(7)) == [msgspec.structs.replace(tick(7), pending_from=1)]
+    assert log.then(tick(7)) == [msgspec.structs.replace(tick(7), pending_from=1, predicted=4)]
     log.then(label("p3"), label("p1"))
-    assert log.then(tick(8)) == [msgspec.structs.replace(tick(8), pending_from=4)]
+    assert log.then(tick(8)) == [msgspec.structs.replace(tick(8), pending_from=4, predicted=4)]
     assert log.told[-1][1].partition == 0
 
 

@@ -1,223 +1,32 @@
 """The trainer's shell on the in-process log: snapshots between records, crashes, poison, and what it goes on from."""
 
 import pickle
+import shutil
 from datetime import UTC, datetime
 
 import pytest
 from river import linear_model, preprocessing
 
 from headrace import model_bytes
-from headrace.infra import create_topics, pipeline_files
-from headrace.infra.artifacts import Artifacts
 from headrace.infra.continuity import BeyondLog, HistoryGone
-from headrace.infra.follow import Follower
-from headrace.infra.memory_bus import MemoryBus
-from headrace.infra.service import Wiring
-from headrace.infra.settings import Settings
-from headrace.infra.store import StateForeign, Store
+from headrace.infra.store import StateForeign
 from headrace.infra.worker import StepFailed
-from headrace.schemas.codec import TYPE_OF, encode, headers_of
 from headrace.schemas.control import (
     ModelUpdated,
-    PipelineReleased,
     RunEnded,
     RunStarted,
     TrainingFailed,
     TrainingRequested,
 )
-from headrace.schemas.stream import ExampleLabelled, PredictionMade, Tick
-from headrace.schemas.topics import full_name
-from headrace.services.trainer.__main__ import build
+from headrace.schemas.stream import Tick
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-SOURCE = """
-from headrace import Contract, Gates, Pipeline, Rollout, Triggers
-from river import linear_model, preprocessing
-
-class Weather(Contract):
-    \"\"\"One number.\"\"\"
-    x: float
-
-class Own(preprocessing.StandardScaler):
-    \"\"\"Cannot learn large values, and notices it when it is too late.\"\"\"
-
-    def learn_one(self, x):
-        super().learn_one(x)
-        if POISON and abs(x["x"]) > 30:
-            raise POISON("cannot")
-
-POISON = None
-
-def recipe(seed):
-    return Own() | linear_model.LogisticRegression()
-
-pipeline = Pipeline(name="rain", contract=Weather, label=bool, recipe=recipe, {more})
-"""
-
-
-class Plant:
-    """Topics, stores and a clock; the test plays the sequencer, the joiner and the crash."""
-
-    def __init__(self, home, more="", poison="None"):
-        self.home, self.now = home, 1_000.0
-        self.bus = MemoryBus(clock=lambda: int(self.now * 1000))
-        self.artifacts = Artifacts(str(home / "artifacts"), b"key")
-        create_topics.create(self.bus)
-        source = SOURCE.replace("{more}", more).replace("POISON = None", f"POISON = {poison}").encode()
-        (home / "rain.py").write_bytes(source)
-        pipeline = pipeline_files.load_file(home / "rain.py")
-        create_topics.create_pipeline(self.bus, "rain", 1, pipeline.policies())
-        _, uri = self.artifacts.put_source(source)
-        definition = pipeline_files.definition(pipeline, source, uri)
-        self.released = PipelineReleased(
-            pipeline="rain", release=1, definition=definition, partitions=1, request="r", by="ann"
-        )
-        self.sequenced = 0
-        self.say("pipelines", self.released)
-        self.say("control-log", self.released)
-        self.rows = []
-        self.start()
-
-    def start(self, key=b"key"):
-        def open_store(fold, place):
-            return Store.open(self.home / "state" / fold / f"{place[0]}-{place[1]}", key)
-
-        settings = Settings(home=self.home, instance="t", artifact_key=key.decode())
-        wiring = Wiring(
-            settings,
-            self.bus,
-            Artifacts(str(self.home / "artifacts"), key),
-            key,
-            open_store,
-            timing={"commit_s": 0.0, "follow_s": 0.0, "clock": lambda: self.now},
-            clock_ms=lambda: int(self.now * 1000),
-        )
-        self.lockstep, self.control = build(wiring)
-
-    def crash(self):
-        """Everything in memory is gone; nothing is committed or told."""
-        for part in (self.lockstep._runner, self.control):
-            for worker in part.workers.values():
-                worker.close()
-
-    def say(self, topic, event, source="/test", sequence=None):
-        name = full_name(topic, "rain")
-        number = self.bus.offsets((name, 0))[1] if sequence is None else sequence
-        headers = headers_of(TYPE_OF[type(event)], source, number)
-        self.bus.append(name, 0, b"rain", encode(event), headers, 1_000_000 + number)
-
-    def settle(self):
-        """Step to rest, copying what the trainer decides into `control-log`."""
-        while True:
-            while self.control.tick() + self.lockstep.tick():
-                pass
-            told = self.heard("training-runs")
-            if len(told) == self.sequenced:
-                return
-            for event in told[self.sequenced :]:
-                self.say("control-log", event)
-            self.sequenced = len(told)
-
-    def ask(self, request="q", end_at=None):
-        self.say(
-            "control-log",
-            TrainingRequested(
-                pipeline="rain",
-                request=request,
-                trigger="first_model",
-                cause="",
-                release=1,
-                seed=0,
-                start=0,
-                end_at_labels=end_at,
-            ),
-        )
-        self.settle()
-
-    def label(self, n=1, x=None):
-        """What the joiner writes; the test steps afterwards."""
-        for _ in range(n):
-            number = len(self.rows)
-            value = x if x is not None else (number * 7 % 5) / 2
-            row = ({"x": value}, value > 1)
-            made = PredictionMade(
-                id=str(number),
-                time=NOON,
-                features=row[0],
-                predictions={},
-                served=None,
-                release=1,
-                epoch=0,
-                origin=(0, number),
-            )
-            event = ExampleLabelled(
-                prediction=made,
-                label=row[1],
-                predicted_at_ms=0,
-                labelled_at_ms=0,
-                partition=0,
-                number=number,
-                pending_from=0,
-                known_to=0,
-            )
-            self.say("<p>.labelled-examples", event, "/joiner/rain/x/0", number)
-            self.rows.append(row)
-
-    def learned(self, n=1, x=None):
-        self.label(n, x)
-        self.settle()
-
-    def repeat(self, number):
-        """The joiner tells one row again, as after a crash."""
-        log = self.bus.read(("rain.labelled-examples", 0), 0, 1_000)
-        again = next(m for m in log if int(m.headers()[4][1]) == number)
-        self.bus.append("rain.labelled-examples", 0, b"rain", again.value(), again.headers(), again.timestamp()[1])
-
-    def heard(self, topic):
-        """The events of a topic, without repeats."""
-        follower = Follower(self.bus, topics=[full_name(topic, "rain")])
-        return [record.event for record in follower.read_to_end()]
-
-    def records(self, topic):
-        follower = Follower(self.bus, topics=[full_name(topic, "rain")])
-        return follower.read_to_end()
-
-    def snapshots(self):
-        return self.heard("<p>.snapshots")
-
-    def newest(self):
-        """The newest snapshot's model and manifest."""
-        taken = self.snapshots()[-1]
-        (shot,) = taken.runs.values()
-        data, manifest = self.artifacts.get(shot.uri)
-        return model_bytes.loads(data), manifest
-
-    def plain(self, rows=None):
-        """The digest of River's own loop over the rows."""
-        model = pipeline_files.load_file(self.home / "rain.py").recipe(0)
-        for x, y in self.rows if rows is None else rows:
-            model.predict_proba_one(x)
-            model.learn_one(x, y)
-        return model_bytes.digest(model)
-
-    def digest(self):
-        """The digest of the run as it stands, saved by a clean stop."""
-        self.lockstep.close()
-        return model_bytes.digest(self.newest()[0])
-
-    def counts(self):
-        return next(iter(self.lockstep.counts().values()))
-
-    def counts_or_none(self):
-        return next(iter(self.lockstep.counts().values()), None)
-
-
 EVERY_LABEL = "rollout=Rollout(refresh_s=0)"
 
 
 @pytest.fixture
-def plant(tmp_path):
-    return Plant(tmp_path)
+def plant(tmp_path, trainer_plant):
+    return trainer_plant(tmp_path)
 
 
 # --- learning and telling ----------------------------------------------------------------------------------
@@ -258,8 +67,8 @@ def test_a_snapshot_is_taken_when_it_is_due_and_only_after_something_was_learned
     assert len(plant.snapshots()) == 2
 
 
-def test_refresh_0_is_a_snapshot_at_every_label(tmp_path):
-    plant = Plant(tmp_path, EVERY_LABEL)
+def test_refresh_0_is_a_snapshot_at_every_label(tmp_path, trainer_plant):
+    plant = trainer_plant(tmp_path, EVERY_LABEL)
     plant.ask()
     plant.learned(6)
     assert [taken.offset for taken in plant.snapshots()] == [1, 2, 3, 4, 5, 6]
@@ -293,8 +102,8 @@ def test_completions_are_told_by_the_run_and_each_has_a_snapshot_at_its_end(plan
     assert [r.sequence // 65_536 for r in completed] == [2, 5, 11]
 
 
-def test_a_pipeline_that_serves_from_the_first_row_is_told_before_any_label(tmp_path):
-    plant = Plant(tmp_path, "triggers=Triggers(first_model_at=0)")
+def test_a_pipeline_that_serves_from_the_first_row_is_told_before_any_label(tmp_path, trainer_plant):
+    plant = trainer_plant(tmp_path, "triggers=Triggers(first_model_at=0)")
     plant.ask(end_at=0)
     (completed,), (taken,) = plant.heard("training-completed"), plant.snapshots()
     assert (completed.n_labels, completed.end_offset, taken.offset) == (0, 0, 0)
@@ -303,10 +112,10 @@ def test_a_pipeline_that_serves_from_the_first_row_is_told_before_any_label(tmp_
     assert [event.n_labels for event in plant.heard("training-completed")] == [0, 1, 2, 4]
 
 
-def test_quick_checks_that_fail_make_a_snapshot_unfit_unless_they_are_off(tmp_path):
+def test_quick_checks_that_fail_make_a_snapshot_unfit_unless_they_are_off(tmp_path, trainer_plant):
     for folder, more, fit in (("on", "", False), ("off", ', gates=Gates(quick="off")', True)):
         (tmp_path / folder).mkdir()
-        plant = Plant(tmp_path / folder, EVERY_LABEL + more)
+        plant = trainer_plant(tmp_path / folder, EVERY_LABEL + more)
         plant.ask()
         for _ in range(20):
             plant.learned()
@@ -340,8 +149,21 @@ def test_a_second_snapshot_at_an_offset_that_another_run_had_is_not_lost(plant):
     assert len(set(runs)) == 2
 
 
-def test_a_recipe_that_raises_ends_its_run_with_the_reason(tmp_path):
-    plant = Plant(tmp_path)
+def test_also_where_the_state_between_the_two_is_lost(plant):
+    plant.ask(end_at=4)
+    plant.learned(4)
+    plant.crash()
+    shutil.rmtree(plant.home / "state")
+    (started,) = [event for event in plant.heard("training-runs") if isinstance(event, RunStarted)]
+    plant.say("control-log", RunEnded(pipeline="rain", run=started.run, reason="superseded"))
+    plant.start()
+    plant.ask("again", end_at=4)
+    runs = [next(iter(taken.runs)) for taken in plant.snapshots() if taken.offset == 4]
+    assert len(set(runs)) == 2
+
+
+def test_a_recipe_that_raises_ends_its_run_with_the_reason(tmp_path, trainer_plant):
+    plant = trainer_plant(tmp_path)
     broken = plant.released.definition.model_copy(update={"source_digest": "0" * 64})
     plant.say("pipelines", plant.released.model_copy(update={"release": 2, "definition": broken}))
     plant.say("control-log", plant.released.model_copy(update={"release": 2}))
@@ -364,8 +186,10 @@ def test_a_recipe_that_raises_ends_its_run_with_the_reason(tmp_path):
 
 @pytest.mark.parametrize("refresh", ["", EVERY_LABEL], ids=["each second", "each label"])
 @pytest.mark.parametrize("after", range(1, 14, 3))
-def test_after_a_crash_the_run_ends_in_the_same_model_and_nothing_is_told_twice(tmp_path, refresh, after):
-    plant = Plant(tmp_path, refresh)
+def test_after_a_crash_the_run_ends_in_the_same_model_and_nothing_is_told_twice(
+    tmp_path, refresh, after, trainer_plant
+):
+    plant = trainer_plant(tmp_path, refresh)
     plant.ask(end_at=2)
     for n in range(1, 16):
         plant.now += 0.4
@@ -555,8 +379,8 @@ def test_a_topic_created_anew_is_refused(plant):
 
 
 @pytest.mark.parametrize("refresh", ["", EVERY_LABEL], ids=["each second", "each label"])
-def test_what_cannot_be_learned_twice_is_recorded_and_skipped_and_changes_nothing(tmp_path, refresh):
-    plant = Plant(tmp_path, refresh, poison="ValueError")
+def test_what_cannot_be_learned_twice_is_recorded_and_skipped_and_changes_nothing(tmp_path, refresh, trainer_plant):
+    plant = trainer_plant(tmp_path, refresh, poison="ValueError")
     plant.ask()
     plant.learned(5)
     plant.repeat(3)
@@ -573,8 +397,8 @@ def test_what_cannot_be_learned_twice_is_recorded_and_skipped_and_changes_nothin
     assert plant.newest()[1].skipped == (7, 11)
 
 
-def test_poison_met_again_after_a_crash_is_recorded_once(tmp_path):
-    plant = Plant(tmp_path, poison="ValueError")
+def test_poison_met_again_after_a_crash_is_recorded_once(tmp_path, trainer_plant):
+    plant = trainer_plant(tmp_path, poison="ValueError")
     plant.ask()
     plant.learned(3)
     plant.lockstep._runner._next_commit = float("inf")
@@ -590,8 +414,8 @@ def test_poison_met_again_after_a_crash_is_recorded_once(tmp_path):
 
 
 @pytest.mark.parametrize("trouble", ["MemoryError", "OSError"])
-def test_trouble_of_the_machine_ends_the_process_and_skips_nothing(tmp_path, trouble):
-    plant = Plant(tmp_path, poison=trouble)
+def test_trouble_of_the_machine_ends_the_process_and_skips_nothing(tmp_path, trouble, trainer_plant):
+    plant = trainer_plant(tmp_path, poison=trouble)
     plant.ask()
     plant.learned(3)
     plant.label(x=99.0)
@@ -603,8 +427,8 @@ def test_trouble_of_the_machine_ends_the_process_and_skips_nothing(tmp_path, tro
 # --- thinning ----------------------------------------------------------------------------------------------
 
 
-def test_old_revisions_go_and_what_an_alias_names_stays(tmp_path):
-    plant = Plant(tmp_path, EVERY_LABEL)
+def test_old_revisions_go_and_what_an_alias_names_stays(tmp_path, trainer_plant):
+    plant = trainer_plant(tmp_path, EVERY_LABEL)
     plant.ask()
     plant.learned(5)
     (shot,) = plant.snapshots()[2].runs.values()

@@ -16,6 +16,7 @@ from headrace.infra.settings import Settings
 from headrace.schemas.codec import TYPE_OF, decode, encode, headers_of
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
 from headrace.schemas.control import (
+    AliasRemoved,
     ModelUpdated,
     PipelineReleased,
     PipelineRetired,
@@ -555,6 +556,30 @@ def test_an_older_move_of_an_alias_told_late_changes_nothing(plant):
     assert champion(Arms(plant.wiring)).version == 2
 
 
+def gone(alias, run, epoch):
+    return AliasRemoved(pipeline="rain", alias=alias, run=run, epoch=epoch, reason="")
+
+
+def test_an_arm_whose_alias_is_removed_answers_no_more_and_the_epoch_goes_on(plant):
+    plant.learn()
+    plant.promote()
+    plant.promote(alias="challenger", run="b", epoch=2, version=2)
+    arms = Arms(plant.wiring)
+    assert list(arms.world("rain").arms) == ["champion", "challenger"]
+    plant.say("model-updates", gone("challenger", "b", 3))
+    plant.now += 10
+    arms.tick()
+    assert (list(arms.world("rain").arms), arms.world("rain").epoch) == (["champion"], 3)
+
+
+def test_a_removal_told_late_does_not_take_away_the_alias_that_came_after_it(plant):
+    plant.learn()
+    plant.promote()
+    plant.promote(alias="challenger", run="c", epoch=4, version=3)
+    plant.say("model-updates", gone("challenger", "b", 3))
+    assert list(Arms(plant.wiring).world("rain").arms) == ["champion", "challenger"]
+
+
 def test_predictions_of_a_linear_model_loaded_are_those_of_the_model_itself(plant):
     model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
     for n in range(50):
@@ -563,3 +588,23 @@ def test_predictions_of_a_linear_model_loaded_are_those_of_the_model_itself(plan
     assert [ask({"x": float(n)}) for n in range(9)] == [
         model.predict_proba_one({"x": float(n)})[True] for n in range(9)
     ]
+
+
+def test_a_canary_step_that_moves_the_alias_and_nothing_else_is_taken_up_with_its_epoch(plant):
+    plant.learn()
+    uri = plant.stored()
+    plant.promote(uri)
+    plant.promote(uri, alias="challenger", run="b", epoch=2, version=2)
+    arms = Arms(plant.wiring)
+    assert (arms.world("rain").epoch, arms.world("rain").share) == (2, None)
+    for epoch, share in ((3, 0.1), (4, 0.5)):
+        step = updated("challenger", "b", plant.offset, epoch=epoch, version=2)
+        plant.say("model-updates", step.model_copy(update={"uri": uri, "share": share}))
+        plant.now += 60.0
+        arms.tick()
+        assert (arms.world("rain").epoch, arms.world("rain").share) == (epoch, share)
+    plant.say("model-updates", gone("challenger", "b", epoch=5))
+    plant.now += 60.0
+    arms.tick()
+    assert (list(arms.world("rain").arms), arms.world("rain").share) == (["champion"], None)
+    arms.close()

@@ -1,5 +1,6 @@
 """Delivery: what a reader drops, what it never drops, and how outputs are numbered."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -86,8 +87,9 @@ def test_in_the_control_log_the_place_first_written_counts_too():
     incoming = Incoming("control-log", "")
 
     def copy(offset, origin, sequence):
-        headers = [*enveloped("/w", sequence), ("ce_correlationid", b"x"), ("ce_causationid", b"y"), (ORIGIN, origin)]
-        return incoming.record(Sent(offset, headers, topic="control-log"))
+        more = [("ce_correlationid", b"x"), ("ce_causationid", b"y"), (ORIGIN, origin)]
+        tick = encode(Tick(schedule="minute", due=NOON))
+        return incoming.record(Sent(offset, [*enveloped("/w", sequence, TYPE_OF[Tick]), *more], tick, "control-log"))
 
     assert copy(0, b"model-updates/aa/0/7", 9) is not None
     assert copy(1, b"decisions/bb/0/3", 9) is not None
@@ -100,7 +102,11 @@ def test_in_the_control_log_the_place_first_written_counts_too():
     [
         (None, b"{}", "no source and sequence"),
         (enveloped("/a", 1)[:4], b"{}", "no source and sequence"),
-        (enveloped("/a", 1, "headrace.Nothing.v1"), b"{}", "no event is named 'headrace.Nothing.v1'"),
+        (
+            enveloped("/a", 1, "headrace.Nothing.v1"),
+            b"{}",
+            "no event of <p>.predictions is named 'headrace.Nothing.v1'",
+        ),
         (enveloped("/a", 1), b"\xff", "headrace.LabelArrived.v1"),
         (enveloped("/a", 1), b"{}", "id"),
     ],
@@ -203,3 +209,39 @@ def test_a_tick_of_users_topics_is_copied_under_its_place():
 def test_sources_name_service_pipeline_topic_id_and_partition():
     assert source_of("validator", "rain", "1f3a9c2e77", 3) == "/validator/rain/1f3a9c2e/3"
     assert source_of("registry", "", "1f3a9c2e77", 0) == "/registry/-/1f3a9c2e/0"
+
+
+@pytest.mark.parametrize("number", [b"-1", b"9" * 20, b"9" * 6_000])
+def test_a_sequence_that_no_service_writes_is_a_dead_letter(number):
+    headers = [*enveloped("/a", 1)[:4], ("ce_sequence", number)]
+    with pytest.raises(DeadLetter, match=r"no service numbers like this|no source and sequence"):
+        Incoming("rain.predictions", "").record(Sent(0, headers))
+
+
+def test_garbage_in_a_services_name_hides_nothing_that_the_service_says_later():
+    incoming = Incoming("rain.predictions", "")
+    with pytest.raises(DeadLetter):
+        incoming.record(Sent(0, enveloped("/a", 1_000_000), b"{"))
+    assert incoming.record(Sent(1, enveloped("/a", 7))) is not None
+
+
+def test_json_deeper_than_any_decoder_goes_is_a_dead_letter():
+    deep = b'{"id":"a","time":"2026-01-01T00:00:00Z","label":true,"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    with pytest.raises(DeadLetter):
+        Incoming("rain.predictions", "").record(Sent(0, enveloped("/a", 1), deep))
+
+
+def test_an_event_of_another_topic_is_a_dead_letter():
+    with pytest.raises(DeadLetter, match=r"no event of <p>.data-validated is named 'headrace.PredictionMade.v1'"):
+        Incoming("rain.data-validated", "").record(Sent(0, enveloped("/a/0", 1, "headrace.PredictionMade.v1"), b"{}"))
+
+
+def test_a_dead_letter_fits_into_a_message_whatever_came():
+    kept = Kept()
+    headers = [("h" * 5_000, b"v" * 900_000), *((f"n{n}", None) for n in range(1_000))]
+    message = Sent(3, headers, b"\xff" * 900_000, at_ms=10**17)
+    Outgoing(kept, "/joiner/rain/0/0", "", "rain").dead_letter("rain.predictions", message, "because " * 10_000)
+    [(topic, _, _, body, _, _)] = kept.sent
+    assert topic == "rain.predictions-dlq"
+    assert len(body) < 500_000
+    assert json.loads(body)["offset"] == 3

@@ -1,26 +1,17 @@
 """A release is told when it stands in band, so that what is published next is not before it."""
 
 import pytest
+from definitions import definition_of
 
 from headrace.errors import NoAnswer
 from headrace.infra.bus import TopicSpec
 from headrace.infra.memory_bus import MemoryBus
 from headrace.infra.release import await_markers
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
-from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
-from headrace.schemas.control import PipelineReleased, ReleaseDefinition
-from headrace.schemas.policies import Policies
+from headrace.schemas.control import PipelineReleased
 
 TOPIC = "rain.data-arrived"
-DEFINITION = ReleaseDefinition(
-    contract=ContractSpec(name="Rain", features=(FeatureSpec(name="x", type="float"),), label=LabelSpec(type="bool")),
-    policies=Policies(),
-    contract_digest="c",
-    policies_digest="p",
-    recipe_digest="r",
-    source_digest="s",
-    source_uri="u",
-)
+DEFINITION = definition_of()
 
 
 def released(release=2, request="q"):

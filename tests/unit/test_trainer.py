@@ -8,12 +8,15 @@ import pytest
 from headrace import model_bytes
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
 from headrace.schemas.control import (
+    AliasRemoved,
     ChallengerSuperseded,
     LineageRecorded,
     ModelUpdated,
+    ModelValidated,
     PipelineReleased,
     PipelineRetired,
     ReleaseDefinition,
+    RequestRefused,
     RunEnded,
     RunStarted,
     TrainingCompleted,
@@ -321,10 +324,6 @@ def test_a_request_told_twice_starts_one_run():
         ([requested()], "there is no release 1 of rain"),
         ([released(), requested(release=2)], "there is no release 2 of rain"),
         ([released(), PipelineRetired(pipeline="rain", request="x", by="ann"), requested()], "rain was retired"),
-        (
-            [released(), requested(parent="b")],
-            "runs that begin with another run's model are not part of this version yet",
-        ),
     ],
 )
 def test_a_request_that_cannot_start_fails_with_its_reason(events, reason):
@@ -361,6 +360,49 @@ def test_a_run_ends_where_its_last_alias_goes_to_another_run():
     assert live(kept) == [A, B]
 
 
+def removed(run, alias="challenger", reason="the online gate failed"):
+    return AliasRemoved(pipeline="rain", alias=alias, run=run, epoch=9, reason=reason)
+
+
+def test_a_run_ends_where_its_last_alias_is_removed():
+    challenges = [released(), requested(), champion(A), requested("again"), champion(B, 2, alias="challenger")]
+    state, told = decide([*challenges, removed(B)])
+    assert live(state) == [A]
+    assert runs_told(told)[-1] == RunEnded(pipeline="rain", run=B, reason="the online gate failed")
+
+
+def test_a_run_that_waits_for_its_gates_does_not_end_with_an_alias_that_it_never_had():
+    state, _ = decide([released(), requested(), champion(A), requested("again"), removed(B), removed(B, "previous")])
+    assert live(state) == [A, B]
+
+
+def test_what_an_alias_ever_named_is_remembered():
+    state, _ = decide([released(), requested(), champion(A), requested("again"), champion(B, version=2)])
+    assert state.pipelines["rain"].versions == {f"{A}@200": 1, f"{B}@200": 2}
+
+
+def test_a_run_with_a_parent_is_asked_for_like_any_other():
+    state, _ = decide([released(), requested(parent="model/b")])
+    assert state.pipelines["rain"].live[A].started.parent == "model/b"
+
+
+def test_a_promoted_challenger_and_the_model_before_it_go_on_learning():
+    moves = [champion(A, alias="previous"), champion(B, version=2), removed(B, reason="promoted")]
+    history = [released(), requested(), champion(A), requested("again"), champion(B, 2, alias="challenger"), *moves]
+    state, told = decide(history)
+    assert live(state) == [A, B]
+    assert not [event for event in told if isinstance(event, RunEnded)]
+    state, told = decide([*history, removed(A, "previous", "the guard passed")])
+    assert live(state) == [B]
+    assert runs_told(told)[-1] == RunEnded(pipeline="rain", run=A, reason="the guard passed")
+
+
+def test_the_alias_that_a_run_lost_no_longer_keeps_it():
+    history = [released(), requested(), champion(A), requested("again"), champion(B, 2, alias="challenger")]
+    state, _ = decide([*history, champion(A, alias="previous"), champion(B, 2), removed(B), champion(A, version=3)])
+    assert live(state) == [A]
+
+
 def test_a_superseded_challenger_ends_and_a_champion_does_not():
     def superseded(run):
         return ChallengerSuperseded(pipeline="rain", run=run, by_request="again", reason="a later change point")
@@ -370,6 +412,44 @@ def test_a_superseded_challenger_ends_and_a_champion_does_not():
     assert runs_told(told)[-1] == RunEnded(pipeline="rain", run=A, reason="a later change point")
     state, _ = decide([released(), requested(), champion(A), superseded(A)])
     assert live(state) == [A]
+
+
+def test_a_challenger_that_is_superseded_while_a_person_promotes_it_goes_on_until_the_registry_takes_its_alias_away():
+    superseded = ChallengerSuperseded(pipeline="rain", run=B, by_request="third", reason="asked by ann")
+    history = [released(), requested(), champion(A), requested("again"), champion(B, 2, alias="challenger"), superseded]
+    state, _ = decide([*history, champion(A, alias="previous"), champion(B, 2), removed(B)])
+    assert live(state) == [A, B]
+    state, _ = decide([*history, removed(B)])
+    assert live(state) == [A]
+
+
+def gate(stage, run, offset=200):
+    return ModelValidated(
+        pipeline="rain", run=run, request="first", stage=stage, verdict="pass", checks=(), n_labels=200, offset=offset
+    )
+
+
+def test_a_run_that_passed_its_gates_before_it_was_superseded_lives_until_the_registry_has_spoken():
+    superseded = ChallengerSuperseded(pipeline="rain", run=A, by_request="again", reason="release 2")
+    history = [released(), requested(), gate("offline", A), gate("infra", A), superseded]
+    state, _ = decide(history)
+    assert live(state) == [A]
+    state, _ = decide([*history, requested("again"), champion(A)])
+    assert live(state) == [A, B]
+    refused = RequestRefused(pipeline="rain", request="first", kind="ModelValidated", reason="", numbers={"run": A})
+    state, told = decide([*history, refused])
+    assert live(state) == []
+    assert runs_told(told)[-1].reason == "release 2"
+    retired = PipelineRetired(pipeline="rain", request="q", by="ann")
+    state, _ = decide([*history, retired])
+    assert live(state) == []
+
+
+@pytest.mark.parametrize("gates", [[("infra", 200)], [("offline", 200)], [("offline", 400), ("infra", 200)]])
+def test_a_run_that_did_not_pass_both_gates_of_one_range_ends_when_it_is_superseded(gates):
+    superseded = ChallengerSuperseded(pipeline="rain", run=A, by_request="again", reason="release 2")
+    state, _ = decide([released(), requested(), *(gate(stage, A, offset) for stage, offset in gates), superseded])
+    assert live(state) == []
 
 
 def test_a_run_that_serves_frozen_learns_no_more():
@@ -472,6 +552,14 @@ def test_nothing_goes_before_a_newer_one_has_stood_for_an_hour():
     assert superfluous(revisions, HOUR_MS - 60_000, ()) == []
     assert superfluous(revisions, HOUR_MS + 60_000 - 1, ()) == []
     assert superfluous(revisions, HOUR_MS + 120_000, ()) == ["a60000"]  # a0 stands for its hour
+
+
+def test_the_last_of_each_run_stays_until_a_newer_one_of_its_own_has_stood():
+    ended, on = {f"a{n}": Revision("a", n, n) for n in range(3)}, each(HOUR_MS, 40 * DAY_MS, "b")
+    left = thinned(ended | on, 80 * DAY_MS)
+    assert [uri for uri in left if uri.startswith("a")] == ["a2"]
+    alone = {f"{run}{n}": Revision(run, n, n) for n in range(30) for run in "ab"}
+    assert len(thinned(alone, 40 * DAY_MS)) == 20
 
 
 def test_the_last_ten_stay_however_old():

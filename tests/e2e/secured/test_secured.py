@@ -37,9 +37,18 @@ def test_with_one_user_for_each_service_a_pipeline_goes_from_release_to_a_served
         with pytest.raises(Refused):
             client.request(PromotionAsked(pipeline="rain", request="p1", by="test", version=1))
     until(lambda: rows_in_store(secured) == ROWS, limit_s=30, says="every label in the store")
-    status = json.loads(secured.run("status", "rain", "--json", **secured.as_operators).stdout)
+    status = until(lambda: status_once_all_committed(secured), says="a first commit of every fold")
     assert all(service["alive"] and not service["restarts"] for service in status["services"].values()), status
-    assert all(lag is not None for lag in status["lag"].values()), status["lag"]
+    for command in (("reproduce", "rain@1"), ("reproduce", "rain", "--decisions")):  # exit status 0: equal
+        secured.run(*command, **secured.as_operators)
+    told = json.loads(secured.run("why", "rain@1", "--json").stdout)
+    assert told["story"][-1]["event"] == "ModelUpdated"
+
+
+def status_once_all_committed(secured):
+    """A fold has no lag before its first commit, five seconds after it began."""
+    status = json.loads(secured.run("status", "rain", "--json", **secured.as_operators).stdout)
+    return status if all(lag is not None for lag in status["lag"].values()) else None
 
 
 def test_so_far_the_broker_denied_nothing_and_each_right_was_used_or_waits_for_what_did_not_happen(secured, until):
@@ -50,6 +59,7 @@ def test_so_far_the_broker_denied_nothing_and_each_right_was_used_or_waits_for_w
         ("orchestrator", "Write", "sec-decisions"),  # for a training that it refuses
         ("evaluator", "Write", "sec-metrics"),  # for the end of a window
         ("validator", "Write", "sec-validation-results"),  # likewise
+        ("monitor", "Write", "sec-drift-alerts"),  # for something to change
         ("recorder", "Write", "sec-store-snapshots"),  # for ten minutes to pass
         ("recorder", "Write", "sec-lineage"),  # likewise
     }
@@ -166,7 +176,7 @@ def test_a_service_without_one_of_its_rights_ends_says_which_and_goes_on_when_it
     with client, secured.without(service, operation, name):
         client.publish_many("rain", secured.rows(next(FIRST), 20))
         until(lambda: secured.restarts(service) > before, limit_s=60, says=f"the end of {service}")
-        assert said in secured.log(service)
+        until(lambda: said in secured.log(service), says=f"{said!r} in its log: {secured.log(service)[-1_500:]}")
     until(lambda: secured.is_steady(service), limit_s=90, says=f"{service} up again")
 
 

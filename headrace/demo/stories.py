@@ -1,0 +1,103 @@
+"""The streams that the demo can play: each a pipeline file, its rows, and what really happens in them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import itertools
+import lzma
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+
+from headrace.schemas.stream import Features
+
+Rows = Iterator[tuple[Features, bool]]
+DATA_SHA256 = "57e305c4ee2f8b9f2bf3216497a37f76fd12381b3e0e87ed0862d61660308971"
+FLIPPED_SEED, FLIPS_AT = 1, 6_000
+
+
+@dataclass(frozen=True)
+class Story:
+    """A stream with a change in it; `slow` are the rows around the change, where one wants to watch."""
+
+    name: str
+    stream: Callable[[], Rows]
+    rows: int
+    unit: str
+    what: str
+    changes_at: int
+    slow: range
+    label_delay_rows: int
+    title: str
+    told: str
+    mark: str
+
+    def source(self) -> bytes:
+        """The pipeline file, as a user would write it."""
+        return resources.files("headrace.examples").joinpath(f"{self.name}.py").read_bytes()
+
+    def rate(self, row: int) -> float:
+        """Rows a second at this row: fast, slow through the change, fast again."""
+        return SLOW if row in self.slow else FAST
+
+
+FAST, SLOW = 500.0, 40.0
+
+
+def rainfall_rows(limit: int | None = None) -> Rows:
+    """Features and label of each day, in order. Raises ValueError where the shipped file is not the recorded one."""
+    packed = resources.files("headrace.examples").joinpath("rainfall.csv.xz").read_bytes()
+    plain = lzma.decompress(packed)
+    if hashlib.sha256(plain).hexdigest() != DATA_SHA256:
+        raise ValueError("headrace/examples/rainfall.csv.xz is not the file that was shipped; install again")
+    for row in itertools.islice(csv.DictReader(io.StringIO(plain.decode())), limit):
+        row.pop("day")
+        label = row.pop("rain") == "1"
+        yield {name: float(value) for name, value in row.items()}, label
+
+
+def flipped_rows() -> Rows:
+    """SEA concepts (Street and Kim 2001, https://doi.org/10.1145/502512.502568): a sum of two above 7, then above 9."""
+    from river.datasets import synth
+
+    before, after = (synth.SEA(variant, seed=FLIPPED_SEED + number) for number, variant in enumerate((2, 1)))
+    for x, above in itertools.chain(itertools.islice(before, FLIPS_AT), after):
+        yield dict(zip(("first", "second", "third"), x.values(), strict=True)), bool(above)
+
+
+STORIES = {
+    story.name: story
+    for story in (
+        Story(
+            name="rainfall",
+            stream=rainfall_rows,
+            rows=18_159,
+            unit="day",
+            what="days of weather",
+            changes_at=12_000,
+            slow=range(11_900, 12_700),
+            label_delay_rows=0,
+            title="Rain on the day, predicted before the label was known",
+            told="From row 12,000 on each column of this published file holds its right neighbour's values (dew_point "
+            "holds pressure, and so on): a broken column mapping, not climate. A model trained since the change is the "
+            "remedy for the day; the cure is to mend the mapping.",
+            mark="column mapping breaks in the file",
+        ),
+        Story(
+            name="flip",
+            stream=flipped_rows,
+            rows=12_000,
+            unit="point",
+            what="points of a made-up rule",
+            changes_at=FLIPS_AT,
+            slow=range(5_950, 6_800),
+            label_delay_rows=20,
+            title="Above the limit or not, predicted before the label was known",
+            told="At row 6,000 the rule itself changes: the sum of the first two columns must be above 9, not 7. No "
+            "input shows it; only the labels do, and what was learned before is wrong from there on.",
+            mark="the rule changes",
+        ),
+    )
+}

@@ -1,0 +1,1 @@
+"""Any model and any decision again from the log: which model a name means, its fold, the replay of decisions."""

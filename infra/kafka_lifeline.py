@@ -1,0 +1,50 @@
+"""Notices a client that librdkafka cut off for good, so that its process ends and starts anew."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from headrace.infra.bus import Unavailable
+
+SILENT_S, ASK_S = 5.0, 2.0
+
+
+class Lifeline:
+    """Asks a client that heard nothing for a while whether it still knows a broker.
+
+    A cluster whose brokers are all fenced for a moment (a single one, after a freeze past its session) answers with
+    topics and no brokers. librdkafka then drops every broker it knows, often the bootstrap servers too, and asks
+    nobody ever again (its issue 5301, open; 2.11 to 2.16 were seen doing it). Such a client stays silent for ever.
+    """
+
+    def __init__(self, config: dict[str, Any], client: Any) -> None:
+        self._config, self._client = config, client
+        self._silent_since = time.monotonic()
+
+    def heard(self) -> None:
+        """The client got something from a broker: it is not lost."""
+        self._silent_since = time.monotonic()
+
+    def check(self) -> None:
+        """Raise Unavailable where this client reaches no broker and a new one does; blocks only where it may."""
+        if time.monotonic() - self._silent_since < SILENT_S:
+            return
+        # asked again after the new one: the broker may have come back in between
+        if not (_reaches(self._client) or not _reaches(AdminClient(self._config)) or _reaches(self._client)):
+            raise Unavailable(
+                f"this client lost every broker and does not look for them (librdkafka issue 5301), though "
+                f"{self._config['bootstrap.servers']} answers; a restart makes a new one, nothing is lost"
+            )
+        self.heard()
+
+
+def _reaches(client: Any) -> bool:
+    try:
+        client.list_topics(timeout=ASK_S)
+    except KafkaException:
+        return False
+    return True

@@ -1,0 +1,259 @@
+"""What a trial's pairs decide, with every check and its numbers. The rules' reasons: docs/statistics.md."""
+
+from __future__ import annotations
+
+from math import ceil, erfc, log, pi, sqrt
+from typing import NamedTuple
+
+from headrace.schemas.control import Check, Verdict
+from headrace.services.evaluator.gates import MISSING_ALLOWED
+from headrace.services.evaluator.trial import Trial
+from headrace.statistics.e_process import e_of
+
+RAREST = 50
+UNEVEN = 0.001
+LOOKS_WORSE = 0.02  # of mean loss: a guard that has not proven it goes on for as long as a challenger may
+LAST_RUNG = 1_000  # the challenger that would need more evidence is the thousandth since an alert
+BETS = "bets on the gain, Waudby-Smith and Ramdas 2024"
+
+
+class Decision(NamedTuple):
+    """A verdict and its checks; after one that is final nothing more is told."""
+
+    verdict: Verdict
+    checks: tuple[Check, ...]
+    final: bool
+
+
+def decide(trial: Trial) -> Decision | None:
+    """What the pairs so far decide: asked after each."""
+    if trial.is_over:
+        return None
+    decision = {"online": _promoted, "canary": _stepped, "guard": _guarded}[trial.kind](trial)
+    return None if decision is None else _told(trial, decision)
+
+
+def expire(trial: Trial, clock_ms: int) -> Decision | None:
+    """A challenger that has not convinced in time is given up."""
+    age_s = (clock_ms - trial.began_ms) / 1000
+    if trial.is_over or trial.watches or age_s <= trial.gates.max_age_s:
+        return None
+    limit = trial.gates.max_age_s
+    aged = Check(name="age", verdict="inconclusive", value=age_s, limit=limit, detail="seconds since the first")
+    return _told(trial, Decision("inconclusive", (*_checks(trial), aged), final=True))
+
+
+def _told(trial: Trial, decision: Decision) -> Decision:
+    if trial.labels.influenced:
+        why = "the prediction changes who gets a label, so these labels do not compare the two: report only"
+        checks = (*decision.checks, Check(name="influenced", verdict="inconclusive", detail=why))
+        decision = Decision("inconclusive", checks, final=True)
+    trial.is_over = decision.final
+    return decision
+
+
+def _promoted(trial: Trial) -> Decision | None:
+    gates = trial.gates
+    is_full = trial.n >= gates.max_labels
+    if trial.n < gates.min_labels and not is_full:
+        return None
+    surprise = log(1 / gates.alpha)
+    if trial.reaches(trial.futility, surprise) or trial.misses((0, 1)):
+        return Decision("fail", _checks(trial), final=True)
+    if trial.rung <= LAST_RUNG and trial.reaches(trial.evidence, _rung(gates.alpha, trial.rung)):
+        checks = _checks(trial)
+        if all(check.verdict == "pass" for check in checks):
+            while trial.rung <= LAST_RUNG and trial.reaches(trial.evidence, _rung(gates.alpha, trial.rung)):
+                trial.rung = _next_rung(trial.rung)
+            return Decision("pass", checks, final=False)
+        if _coverage(trial).verdict != "pass":
+            return Decision("inconclusive", checks, final=True)
+    if not is_full:
+        return None
+    enough = Check(name="labels", verdict="inconclusive", value=trial.n, limit=gates.max_labels, n=trial.n)
+    return Decision("inconclusive", (*_checks(trial), enough), final=True)
+
+
+def _stepped(trial: Trial) -> Decision | None:
+    """A canary: that it is worse ends it at any time; a step is judged once, when it has lasted long enough."""
+    step = trial.step
+    if step is None:
+        return None
+    is_due = not step.is_told and step.is_due(trial.rollout, trial.n)
+    if not is_due and not _is_worse(trial):
+        return None
+    step.is_told = True
+    checks = (*step.checks(trial.rollout), *_checks(trial))
+    if not is_due:
+        return Decision("fail", checks, final=True)
+    found = {check.verdict for check in checks}
+    verdict: Verdict = next((one for one in ("error", "fail", "inconclusive") if one in found), "pass")
+    return Decision(verdict, checks, final=verdict != "pass")
+
+
+def _is_worse(trial: Trial) -> bool:
+    gates = trial.gates
+    if trial.n < gates.min_labels:
+        return False
+    return trial.reaches(trial.evidence, log(1 / gates.guard_alpha)) or trial.misses((1,))
+
+
+def _guarded(trial: Trial) -> Decision | None:
+    gates = trial.gates
+    if trial.n < gates.min_labels:
+        return None
+    if _is_worse(trial):
+        return Decision("fail", _checks(trial), final=True)
+    looks_worse = (trial.sums[1] - trial.sums[0]) / trial.n > LOOKS_WORSE
+    if trial.n < (max(gates.guard_labels, gates.max_labels) if looks_worse else gates.guard_labels):
+        return None
+    checks = _checks(trial)
+    verdict: Verdict = "inconclusive" if looks_worse or _coverage(trial).verdict != "pass" else "pass"
+    return Decision(verdict, checks, final=True)
+
+
+def _checks(trial: Trial) -> tuple[Check, ...]:
+    if trial.watches:
+        return (_evidence(trial), _missing(trial), _coverage(trial), _metric(trial), _rivals(trial))
+    return (
+        _evidence(trial), _futility(trial), _missing(trial), _coverage(trial), _metric(trial), _rarest(trial),
+        _rivals(trial),
+    )  # fmt: skip
+
+
+def _evidence(trial: Trial) -> Check:
+    log_e = trial.log_e(trial.evidence)
+    alpha = trial.gates.guard_alpha if trial.watches else trial.gates.alpha
+    is_found = log_e >= log(1 / alpha)
+    n = max(trial.n, 1)
+    gain = (trial.sums[0] - trial.sums[1]) / n
+    detail = (
+        f"of {trial.n} pairs the new run is better in {trial.wins}, worse in {trial.losses}, equal in "
+        f"{trial.n - trial.wins - trial.losses}; mean {trial.loss.kind} {trial.sums[1] / n:.4f}, the old run's "
+        f"{trial.sums[0] / n:.4f}, gain {gain:+.4f}; variance inflation "
+        f"{trial.inflation.factor(trial.inflated):.2f} of {trial.inflation.blocks} blocks; "
+        f"E that it is {'worse' if trial.watches else f'better by more than {trial.evidence.margin:g}'}: "
+        f"{BETS}"
+    )
+    verdict: Verdict = "pass" if is_found else "inconclusive"
+    if trial.watches:
+        verdict = "fail" if is_found else "pass"
+    return Check(name="evidence", verdict=verdict, value=e_of(log_e), limit=1 / alpha, n=trial.n, detail=detail)
+
+
+def _futility(trial: Trial) -> Check:
+    log_e = trial.log_e(trial.futility)
+    limit = 1 / trial.gates.alpha
+    detail = f"E that it does not gain {-trial.futility.margin:g}: {BETS}"
+    verdict: Verdict = "fail" if log_e >= log(limit) else "pass"
+    return Check(name="futility", verdict=verdict, value=e_of(log_e), limit=limit, n=trial.n, detail=detail)
+
+
+def _missing(trial: Trial) -> Check:
+    judged = (1,) if trial.watches else (0, 1)
+    share = max(trial.missing[arm] for arm in judged) / max(trial.n, 1)
+    return Check(
+        name="missing answers",
+        verdict="fail" if trial.misses(judged) else "pass",
+        value=share,
+        limit=MISSING_ALLOWED,
+        n=trial.n,
+        detail=f"without a usable answer: {trial.missing[1]} of the new run, {trial.missing[0]} of the old one, "
+        f"each a loss of 1; {trial.unequal} rows more, answered from unequal offsets, are no evidence",
+    )
+
+
+def _coverage(trial: Trial) -> Check:
+    share, ripening = trial.ripening.coverage(), trial.ripening
+    p = _unevenness(trial)
+    is_low = share is not None and share < trial.labels.min_coverage
+    mature = "when every earlier prediction has its label"
+    if ripening.mature_ms is not None:
+        mature += f", or after {ripening.mature_ms / 1000:,.0f} s"
+    detail = f"labels that came in time; a pair counts {mature}; {ripening.late} came later and are missing"
+    if ripening.halvings:
+        detail += f"; one row in {2**ripening.halvings} counts, by a hash"
+    if p < UNEVEN:
+        detail += f"; they come late more often for one predicted class than for the others (p = {p:.1g})"
+    return Check(
+        name="coverage",
+        verdict="inconclusive" if is_low or p < UNEVEN else "pass",
+        value=share,
+        limit=trial.labels.min_coverage,
+        n=ripening.came,
+        detail=detail,
+    )
+
+
+def _metric(trial: Trial) -> Check:
+    old, new = trial.metrics
+    is_worse = trial.kind == "online" and old.metric != "auc" and not new.is_no_worse_than(old)
+    detail = "on the same rows; limit: the old run's"
+    if old.metric == "auc":
+        detail += "; told, not decided by: it may disagree in sign with the loss that decides"
+    elif trial.watches:
+        detail += "; told, not decided by"
+    return Check(
+        name=old.metric,
+        verdict="inconclusive" if is_worse else "pass",
+        value=new.get(),
+        limit=old.get(),
+        n=new.n,
+        detail=detail,
+    )
+
+
+def _rarest(trial: Trial) -> Check:
+    rarest = min(trial.classes.values(), default=None)
+    is_few = rarest is not None and rarest < RAREST
+    detail = "labels of the rarest class" if rarest is not None else "no classes"
+    return Check(
+        name="rarest class",
+        verdict="inconclusive" if is_few else "pass",
+        value=rarest,
+        limit=RAREST if rarest is not None else None,
+        n=trial.n,
+        detail=detail,
+    )
+
+
+def _rivals(trial: Trial) -> Check:
+    n = max(trial.n, 1)
+    name = "mean" if trial.loss.task == "regression" else "majority"
+    detail = f"mean {trial.loss.kind} of {name} {trial.sums[2] / n:.4f}, of no-change {trial.sums[3] / n:.4f}; told"
+    return Check(name="baselines", verdict="pass", value=trial.sums[1] / n, n=trial.n, detail=detail)
+
+
+def _unevenness(trial: Trial) -> float:
+    """The least p, over arms and predicted classes, that a class's labels come as late as those of the others.
+
+    Two proportions by the normal approximation, the least of k tests times k (Bonferroni).
+    """
+    least, tests = 1.0, 0
+    for arm in (0, 1):
+        late = {said: n for (one, said), n in trial.late.items() if one == arm}
+        timely = {said: n for (one, said), n in trial.timely.items() if one == arm}
+        all_late = sum(late.values())
+        n = all_late + sum(timely.values())
+        if not all_late or all_late == n:
+            continue
+        for said in {**timely, **late}:
+            here = late.get(said, 0) + timely.get(said, 0)
+            if min(here, n - here) < RAREST:
+                continue
+            tests += 1
+            pooled = all_late / n
+            apart = late.get(said, 0) / here - (all_late - late.get(said, 0)) / (n - here)
+            spread = sqrt(pooled * (1 - pooled) * (1 / here + 1 / (n - here)))
+            least = min(least, erfc(abs(apart) / spread / sqrt(2)))
+    return min(least * max(tests, 1), 1.0)
+
+
+def _rung(alpha: float, k: int) -> float:
+    """The logarithm of the k-th limit: 1 / alpha, then 1 / alpha_k with alpha_k = alpha × 6 / (pi² k²), k = 1, 2 …"""
+    return log(1 / alpha) if k == 0 else log(pi * pi * k * k / 6 / alpha)
+
+
+def _next_rung(k: int) -> int:
+    """Every one of the first ten, then a quarter more each time: a strong challenger must not fill the log."""
+    return k + 1 if k < 10 else ceil(k * 1.25)

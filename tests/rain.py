@@ -1,0 +1,99 @@
+"""A pipeline whose stream is known row by row, for the tests that stop, kill and freeze services over genuine Kafka."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+from river import linear_model, preprocessing
+
+from headrace import model_bytes
+from headrace.schemas.stream import ExampleArrived, ExampleLabelled, LabelArrived
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SOURCE = b'''
+from headrace import Contract, Pipeline, Rollout, Success, feature
+from river import linear_model, preprocessing
+
+
+class Weather(Contract):
+    """One day."""
+
+    temperature: float = feature(ge=-60, le=60)
+    wind: float = feature(ge=0, le=100)
+
+
+def recipe(seed: int):
+    return preprocessing.StandardScaler() | linear_model.LogisticRegression()
+
+
+pipeline = Pipeline(
+    name="rain", contract=Weather, label=bool, recipe=recipe, success=Success("accuracy", at_least=0.6),
+    rollout=Rollout(refresh_s=0.2),
+)
+'''
+
+OF_ONE_NUMBER = '''
+from headrace import Contract, Gates, Pipeline, Success, Triggers
+from river import linear_model, preprocessing
+
+
+class Weather(Contract):
+    """One number that tells the label."""
+
+    x: float
+
+
+def recipe(seed: int):
+    return preprocessing.StandardScaler() | linear_model.LogisticRegression()
+
+
+pipeline = Pipeline(
+    name="rain", contract=Weather, label=bool, recipe=recipe,
+    {policies}
+)
+'''
+
+
+def of_one_number(policies):
+    """The file of a pipeline over one number, with these policies."""
+    return OF_ONE_NUMBER.format(policies=policies).encode()
+
+
+def row(number):
+    chance = random.Random(number)
+    features = {"temperature": chance.uniform(-20, 30), "wind": chance.uniform(0, 60)}
+    return f"d{number}", features, features["temperature"] + features["wind"] / 10 > 8
+
+
+def publish(stack, number):
+    """One example and its label."""
+    id, features, label = row(number)
+    at = NOON + timedelta(seconds=number)
+    stack.publish("rain", ExampleArrived(id=id, time=at, features=features))
+    stack.publish("rain", LabelArrived(id=id, time=at, label=label))
+
+
+def joined(stack):
+    """The joined rows, without repeats."""
+    found = stack.records("<p>.labelled-examples", "rain")
+    return [record for record in found if isinstance(record.event, ExampleLabelled)]
+
+
+def every_row_is_joined_once_and_learned(stack, rows, until):
+    """In the order and with the values of an undisturbed run, and the model is the plain loop's."""
+    until(lambda: len(joined(stack)) >= rows, limit_s=60, says="every row joined")
+    records = joined(stack)
+    expected = [row(number) for number in range(rows)]
+    assert [(r.event.prediction.id, r.event.prediction.features, r.event.label) for r in records] == expected
+    model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
+    for _, features, label in expected:
+        model.predict_proba_one(features)
+        model.learn_one(features, label)
+    last = records[-1].offset + 1
+    taken = until(
+        lambda: next((r.event for r in stack.records("<p>.snapshots", "rain") if r.event.offset >= last), None),
+        limit_s=60,
+        says="a snapshot of the whole log",
+    )
+    (snapshot,) = taken.runs.values()
+    served = model_bytes.loads(stack.artifacts.get(snapshot.uri)[0])
+    assert (snapshot.n_learned, model_bytes.digest(served)) == (rows, model_bytes.digest(model))

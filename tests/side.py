@@ -1,0 +1,60 @@
+"""The pipeline `side`, whose label says on which side of zero a number lies, and a life of it without Kafka."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+from headrace.infra import pipeline_files
+from headrace.infra.system import CHAIN, System
+from headrace.schemas.stream import PredictionMade
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+SOURCE = '''
+from headrace import Contract, Gates, Pipeline, Rollout, Slice, Success, Triggers
+from river import naive_bayes
+
+
+class Side(Contract):
+    """Numbers, of which one decides."""
+
+    {columns}
+
+
+def recipe(seed):
+    return naive_bayes.GaussianNB()
+
+
+pipeline = Pipeline(
+    name="side", contract=Side, label=bool, recipe=recipe, success=Success("accuracy", at_least=0.6),
+    {policies}
+)
+'''
+
+
+def source(policies, columns=("x", "y")):
+    """The file with these policies."""
+    return SOURCE.format(columns="\n    ".join(f"{name}: float" for name in columns), policies=policies).encode()
+
+
+class Life:
+    """A system without a recorder, one row a second, and what was decided."""
+
+    def __init__(self, home, source, begin=BEGIN):
+        self.system = System(home, services=tuple(name for name in CHAIN if name != "recorder"))
+        (home / "side.py").write_bytes(source)
+        pipeline = pipeline_files.load_file(home / "side.py")
+        _, uri = self.system.artifacts.put_source(source)
+        self.system.release(pipeline, pipeline_files.definition(pipeline, source, uri))
+        self.rng, self.row, self.begin = random.Random(7), 0, begin
+
+    def time(self, row):
+        """When a row comes."""
+        return self.begin + timedelta(seconds=row)
+
+    def events(self, *kinds):
+        """What was decided, of these kinds."""
+        return [r.event for r in self.system.records("control-log") if isinstance(r.event, kinds)]
+
+    def predictions(self):
+        """Every answer, in order."""
+        records = self.system.records("<p>.predictions", "side")
+        return [r.event for r in records if isinstance(r.event, PredictionMade)]
