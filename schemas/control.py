@@ -348,7 +348,10 @@ class SnapshotTaken(ControlEvent):
 
 
 class Check(Detail):
-    """One check of a gate with its numbers: `value` against `limit` over `n` rows."""
+    """One check of a gate with its numbers: `value` against `limit` over `n` rows.
+
+    `slice` names the slice of the rows that it is about, or their column; None: all rows.
+    """
 
     name: str
     verdict: Verdict
@@ -356,6 +359,7 @@ class Check(Detail):
     limit: float | None = None
     n: int | None = None
     detail: str = ""
+    slice: str | None = None
 
 
 class ModelValidated(ControlEvent):

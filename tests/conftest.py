@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from headrace.infra import local_broker
 from headrace.infra.memory_bus import MemoryBus
@@ -21,13 +22,20 @@ settings.register_profile("headrace", deadline=None, suppress_health_check=[Heal
 settings.load_profile("headrace")
 
 
-def pytest_collection_modifyitems(items):
+class ByFile(LoadScopeScheduling):
     """Tests of one file run in one worker, as their fixtures are shared; each round of the simulation where there is
     room.
     """
-    for item in items:
-        shared = "::test_after_any_schedule" not in item.nodeid and "::test_code_without_one" not in item.nodeid
-        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0] if shared else item.nodeid))
+
+    def _split_scope(self, nodeid):
+        is_round = "::test_after_any_schedule" in nodeid or "::test_code_without_one" in nodeid
+        return nodeid if is_round else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """By file, and not by `xdist_group`: pytest 9.2 hides those from pytest-xdist 3.8."""
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

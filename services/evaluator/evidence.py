@@ -18,6 +18,7 @@ from headrace.schemas.record import Emit, Record
 from headrace.schemas.stream import ArmPrediction, ExampleLabelled, Label
 from headrace.services.evaluator import trial as trials
 from headrace.services.evaluator.canary import step_of
+from headrace.services.evaluator.doubt import SLICE_ROWS
 from headrace.services.evaluator.kept import Row
 from headrace.services.evaluator.lean import Labelled
 from headrace.services.evaluator.paired_loss import PairedLoss, fixed_by, usable
@@ -60,9 +61,14 @@ class Evidence:
 
 
 def weigh(
-    evidence: Evidence, waiting: Table, event: Labelled | ExampleLabelled, record: Record, newest: Newest
+    evidence: Evidence,
+    waiting: Table,
+    event: Labelled | ExampleLabelled,
+    slices: tuple[str, ...],
+    record: Record,
+    newest: Newest,
 ) -> list[Emit]:
-    """Take a labelled row in; `newest` gives the rows kept before. Returns the verdicts that this led to."""
+    """Take a labelled row of these slices in; `newest` gives the rows kept before. Returns the verdicts it led to."""
     told: list[Emit] = []
     made = event.prediction
     arms, epoch = made.predictions, made.epoch
@@ -86,7 +92,7 @@ def weigh(
             if kind == "canary":
                 _count(trial, event, both)
             if both[0].learned_to == both[1].learned_to or trial.is_frozen:
-                pair = _pair(trial, event, both)
+                pair = _pair(trial, event, both, slices)
             else:
                 trial.unequal += 1
         place, row = (event.partition, event.number), Waiting(event.predicted_at_ms, pair)
@@ -148,6 +154,7 @@ def _begin(
         policies=policies,
         loss=loss,
         metric=metric,
+        slices=_of_enough_rows(rows),
         classes=Counter() if task == "regression" else Counter(row.label for row in rows),
         inflated=_inflated(loss, rows, old),
         ripening=Ripening(list(ARMS).index(kind), _mature_ms(evidence.delays, policies.labels)),
@@ -195,7 +202,13 @@ def _told(trial: Trial, decision: Decision, record: Record) -> Emit:
     return Emit("model-validations", event, record.pipeline.encode(), partition=0)
 
 
-def _pair(trial: Trial, event: Labelled | ExampleLabelled, both: Both) -> Pair:
+def _of_enough_rows(rows: Sequence[Row]) -> list[str]:
+    """The slices of which something can be said: those that are no rarer among the coming rows."""
+    counts = Counter(name for row in rows for name in row.slices)
+    return sorted(name for name, n in counts.items() if n >= SLICE_ROWS)
+
+
+def _pair(trial: Trial, event: Labelled | ExampleLabelled, both: Both, slices: tuple[str, ...]) -> Pair:
     loss, label, metric = trial.loss, event.label, trial.metrics[0].metric
     old, new = (usable(loss.task, arm.value) for arm in both)
     baselines = event.prediction.baselines
@@ -206,6 +219,7 @@ def _pair(trial: Trial, event: Labelled | ExampleLabelled, both: Both) -> Pair:
         said=(_said(loss.task, old), _said(loss.task, new)),
         parts=(_part(metric, loss.task, old, label), _part(metric, loss.task, new, label)),
         rivals=(loss.of(usual, label), loss.of(baselines.last, label)),
+        slices=slices,
     )
 
 

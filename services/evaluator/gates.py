@@ -9,20 +9,19 @@ the online gate to find out.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from headrace.schemas.control import Check, Verdict
 from headrace.schemas.policies import Gates, Success
 from headrace.schemas.stream import Baselines, Features, Label
+from headrace.services.evaluator.doubt import NOT_WORSE, SLICE_ROWS, Doubt
 from headrace.services.evaluator.paired_loss import fixed_by, usable
 from headrace.services.evaluator.scores import Task, checked, metric_of, score
-from headrace.statistics.e_process import e_of, worse
+from headrace.statistics.e_process import Inflation
 from headrace.verbs import Answer, Learn
 
 MISSING_ALLOWED = 0.01  # a model that leaves more rows without an answer is no model
-NOT_WORSE = "not worse than the champion"
-SLICE_ROWS = 200  # of fewer nothing can be said
 SLICES_TOLD = 5
 
 
@@ -40,14 +39,6 @@ class Row(NamedTuple):
     known_to: int
     offset: int = 0
     champion: Any = None
-
-
-class Pair(NamedTuple):
-    """The losses of champion and challenger on one row, and the slices that it belongs to."""
-
-    champion: float
-    own: float
-    slices: tuple[str, ...]
 
 
 def learned_before(rows: Sequence[Row]) -> list[int]:
@@ -126,69 +117,53 @@ def challenger_checks(
 ) -> list[Check]:
     """A challenger on the judged rows: answered, not clearly worse than the champion, over all and in any slice.
 
-    Clearly: E of "it is not worse" reaches 1 / alpha (`headrace.statistics.e_process`), in one of K slices K / alpha. A
-    row that the champion did not answer compares nothing. `slices` names those of each row.
+    Clearly: E of "it is not worse" reaches 1 / alpha (`headrace.statistics.e_process`), in one of K slices K / alpha,
+    tempered as the online evidence is. A row that the champion did not answer compares nothing. `slices` names those of
+    each row.
     """
     n = len(rows)
     answers = [checked(task, value) for value in values]
     checks = [_answered_share(sum(a is not None for a in answers), n)]
     loss = fixed_by(task, metric_of(task, success), rows) if rows else None
-    pairs = [
-        Pair(
-            loss.of(checked(task, row.champion), row.label), loss.of(answer, row.label), slices[index] if slices else ()
-        )
-        for index, (answer, row) in enumerate(zip(answers, rows, strict=True))
-        if loss is not None and row.champion is not None
-    ]
-    if loss is None or not pairs:
+    everywhere, champions, by_slice = Doubt(), Inflation(), dict[str, Doubt]()
+    for index, (answer, row) in enumerate(zip(answers, rows, strict=True)):
+        if loss is None or row.champion is None:
+            continue
+        old, new = loss.of(checked(task, row.champion), row.label), loss.of(answer, row.label)
+        champions.add(old)
+        everywhere.add(old, new)
+        for name in slices[index] if slices else ():
+            by_slice.setdefault(name, Doubt()).add(old, new)
+    if loss is None or not everywhere.evidence.n:
         nothing = "the champion answered none of these rows, so there is nothing to compare with"
         return [*checks, Check(name=NOT_WORSE, verdict="pass", n=0, detail=nothing)]
-    return [*checks, _not_worse(NOT_WORSE, pairs, 1 / gates.alpha, loss.kind), *_in_slices(pairs, gates, loss.kind)]
+    inflated = everywhere.inflation.factor(champions.factor() if champions.is_known() else None)
+    overall_check = everywhere.check(gates.alpha, inflated, loss.kind)
+    return [*checks, overall_check, *_in_slices(by_slice, gates, inflated, loss.kind)]
 
 
-def _in_slices(pairs: Sequence[Pair], gates: Gates, kind: str) -> list[Check]:
-    """No slice of enough rows is clearly worse. One of fewer is told; it stops those that the policy names."""
-    by_slice: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        for name in pair.slices:
-            by_slice.setdefault(name, []).append(pair)
-    large = {name: some for name, some in by_slice.items() if len(some) >= SLICE_ROWS}
-    checks = [
-        _not_worse(f"{NOT_WORSE} at {name}", some, len(large) / gates.alpha, kind)
-        for name, some in sorted(large.items())
-    ]
+def _in_slices(by_slice: Mapping[str, Doubt], gates: Gates, inflated: float, kind: str) -> list[Check]:
+    """No slice of enough rows is clearly worse; one of fewer is told, and waited for where the policy names it."""
+    large = {name: doubt for name, doubt in by_slice.items() if doubt.evidence.n >= SLICE_ROWS}
+    checks = [doubt.check(gates.alpha / len(large), inflated, kind, name) for name, doubt in sorted(large.items())]
     for column in dict.fromkeys(name.partition("=")[0] for name in by_slice):
         small = [name for name in by_slice if name.partition("=")[0] == column and name not in large]
         if small:
             names = ", ".join(sorted(small)[:SLICES_TOLD]) + (" …" if len(small) > SLICES_TOLD else "")
             detail = f"{len(small)} with fewer than {SLICE_ROWS} rows: {names}"
-            stops = column in gates.slices
+            is_named = column in gates.slices
             checks.append(
                 Check(
                     name=f"enough rows of each {column}",
-                    verdict="fail" if stops else "pass",
-                    value=min(len(by_slice[name]) for name in small),
+                    verdict="inconclusive" if is_named else "pass",
+                    value=min(by_slice[name].evidence.n for name in small),
                     limit=SLICE_ROWS,
-                    detail=detail if stops else f"{detail}; not judged, as Gates(slices=…) does not name it",
+                    detail=f"{detail}; "
+                    + ("judged again over more" if is_named else "not judged, as Gates(slices=…) does not name it"),
+                    slice=column,
                 )
             )
     return checks
-
-
-def _not_worse(name: str, pairs: Sequence[Pair], limit: float, kind: str) -> Check:
-    doubt = worse()
-    for champion, own, _ in pairs:
-        doubt.add(champion - own)
-    e, n = e_of(doubt.log_e()), len(pairs)
-    mine, theirs = sum(own for _, own, _ in pairs) / n, sum(champion for champion, _, _ in pairs) / n
-    return Check(
-        name=name,
-        verdict=_verdict(e < limit),
-        value=e,
-        limit=limit,
-        n=n,
-        detail=f"mean {kind} {mine:.4f}, of the champion {theirs:.4f}, over {n} rows",
-    )
 
 
 def infra_checks(

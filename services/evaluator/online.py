@@ -93,9 +93,10 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
     emits: list[Emit] = []
     if isinstance(event, ROWS):
         _count(state, event, record, emits)
-        _score(state, event, record, emits)
+        slices = () if state.slicer is None else _slices_of(state.slicer, event, record)
+        _score(state, event, slices, record, emits)
         if state.evidence.is_open or len(event.prediction.predictions) > 1:
-            emits += _weigh(state, event, record)
+            emits += _weigh(state, event, slices, record)
     elif isinstance(event, LabelCorrected):
         _correct(state, event)
     elif isinstance(event, Tick):
@@ -147,11 +148,12 @@ def _count(state: State, event: Labelled | ExampleLabelled, record: Record, emit
         emits.append(Emit("model-validations", counted, record.pipeline.encode(), partition=0))
 
 
-def _score(state: State, event: Labelled | ExampleLabelled, record: Record, emits: list[Emit]) -> None:
+def _score(
+    state: State, event: Labelled | ExampleLabelled, slices: tuple[str, ...], record: Record, emits: list[Emit]
+) -> None:
     if state.task is None:
         return  # no release marker passed: nothing can have been predicted
     predicted, places = event.prediction, dict[str, int]()
-    slices = () if state.slicer is None else _slices_of(state.slicer, event, record)
     for alias, arm in predicted.predictions.items():
         value = checked(state.task, arm.value)
         scores = state.arms.get((alias, arm.run))
@@ -194,8 +196,8 @@ def _slices_of(slicer: Slicer, event: Labelled | ExampleLabelled, record: Record
     return slicer.of_body(record.body)
 
 
-def _weigh(state: State, event: Labelled | ExampleLabelled, record: Record) -> list[Emit]:
-    return weigh(state.evidence, state.waiting, event, record, lambda n: state.kept.newest(n, state.blocks))
+def _weigh(state: State, event: Labelled | ExampleLabelled, slices: tuple[str, ...], record: Record) -> list[Emit]:
+    return weigh(state.evidence, state.waiting, event, slices, record, lambda n: state.kept.newest(n, state.blocks))
 
 
 def _correct(state: State, event: LabelCorrected) -> None:

@@ -24,7 +24,7 @@ _PARTITION_BITS, _STAGE_BITS = 14, 2
 class Pair(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a comparison needs of one row, of the old arm and of the new one; `said` None: no usable answer.
 
-    `rivals` are the losses of the majority (mean) and of no change.
+    `rivals` are the losses of the majority (mean) and of no change; `slices` those that the row is in.
     """
 
     label: Label
@@ -32,6 +32,7 @@ class Pair(msgspec.Struct, frozen=True, array_like=True, gc=False):
     said: tuple[Label | None, Label | None]
     parts: tuple[float, float]
     rivals: tuple[float, float]
+    slices: tuple[str, ...] = ()
 
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):

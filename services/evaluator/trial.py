@@ -7,12 +7,14 @@ the new champion worse than the previous model?
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from headrace.schemas.policies import Gates, Labels, Metric, Policies, Rollout
 from headrace.schemas.stream import Label
 from headrace.services.evaluator.canary import Step
+from headrace.services.evaluator.doubt import Doubt
 from headrace.services.evaluator.gates import MISSING_ALLOWED
 from headrace.services.evaluator.paired_loss import PairedLoss
 from headrace.services.evaluator.ripening import Pair, Ripening
@@ -31,7 +33,8 @@ class Trial:
     `epoch` is the newest of its rows; frozen arms learn no more, so what they had learned may differ.
     `inflated` is the inflation of the old run's own losses, None where it is not known. `rung`: the next of the
     ladder of limits to tell a pass at. `timely` and `late` count rows by arm and by the class that it had said. `step`
-    is the canary's.
+    is the canary's. `slices` holds the slices that are judged, fixed when the trial begins: how many there are sets
+    their limit.
     """
 
     kind: Kind
@@ -62,6 +65,7 @@ class Trial:
     late: Counter[tuple[int, Label]] = field(default_factory=Counter)
     rung: int = 0
     step: Step | None = None
+    slices: dict[str, Doubt] = field(default_factory=dict)
     is_over: bool = False
 
     @property
@@ -79,6 +83,9 @@ class Trial:
         self.evidence.add(gain)
         self.futility.add(gain)
         self.inflation.add(gain)
+        for name in pair.slices:
+            if name in self.slices:
+                self.slices[name].add(old, new)
         for index, loss in enumerate((*pair.losses, *pair.rivals)):
             self.sums[index] += loss
         if pair.label in self.classes:
@@ -102,6 +109,19 @@ class Trial:
         """Whether its tempered log E is this large."""
         return process.reaches(log_limit * self.inflation.factor(self.inflated))
 
+    @property
+    def slice_alpha(self) -> float:
+        """How often a slice may be found worse wrongly: all together as often as all rows."""
+        alpha = self.gates.guard_alpha if self.watches else self.gates.alpha
+        return alpha / max(len(self.slices), 1)
+
+    def is_worse_in_a_slice(self) -> bool:
+        """Whether the new run is clearly worse in one."""
+        if not self.slices:
+            return False
+        inflated = self.inflation.factor(self.inflated)
+        return any(doubt.is_borne_out(self.slice_alpha, inflated) for doubt in self.slices.values())
+
     def misses(self, arms: tuple[int, ...]) -> bool:
         """Whether one of these arms left more rows without an answer than a model may."""
         return any(self.missing[arm] > MISSING_ALLOWED * self.n for arm in arms)
@@ -124,6 +144,7 @@ def begin(
     policies: Policies,
     loss: PairedLoss,
     metric: Metric,
+    slices: Iterable[str],
     classes: Counter[Label],
     inflated: float | None,
     ripening: Ripening,
@@ -149,4 +170,5 @@ def begin(
         metrics=(RunningMetric(metric), RunningMetric(metric)),
         evidence=better(gates.margin) if kind == "online" else worse(),
         futility=futile(max(gates.margin, GAIN_WORTH)),
+        slices={name: Doubt() for name in slices},
     )

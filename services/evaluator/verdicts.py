@@ -58,7 +58,7 @@ def _promoted(trial: Trial) -> Decision | None:
     if trial.n < gates.min_labels and not is_full:
         return None
     surprise = log(1 / gates.alpha)
-    if trial.reaches(trial.futility, surprise) or trial.misses((0, 1)):
+    if trial.reaches(trial.futility, surprise) or trial.misses((0, 1)) or trial.is_worse_in_a_slice():
         return Decision("fail", _checks(trial), final=True)
     if trial.rung <= LAST_RUNG and trial.reaches(trial.evidence, _rung(gates.alpha, trial.rung)):
         checks = _checks(trial)
@@ -95,7 +95,9 @@ def _is_worse(trial: Trial) -> bool:
     gates = trial.gates
     if trial.n < gates.min_labels:
         return False
-    return trial.reaches(trial.evidence, log(1 / gates.guard_alpha)) or trial.misses((1,))
+    if trial.reaches(trial.evidence, log(1 / gates.guard_alpha)) or trial.misses((1,)):
+        return True
+    return trial.is_worse_in_a_slice()
 
 
 def _guarded(trial: Trial) -> Decision | None:
@@ -114,10 +116,11 @@ def _guarded(trial: Trial) -> Decision | None:
 
 def _checks(trial: Trial) -> tuple[Check, ...]:
     if trial.watches:
-        return (_evidence(trial), _missing(trial), _coverage(trial), _metric(trial), _rivals(trial))
+        told = (_evidence(trial), _missing(trial), _coverage(trial), _metric(trial), _rivals(trial))
+        return told + _slices(trial)
     return (
         _evidence(trial), _futility(trial), _missing(trial), _coverage(trial), _metric(trial), _rarest(trial),
-        _rivals(trial),
+        _rivals(trial), *_slices(trial),
     )  # fmt: skip
 
 
@@ -222,6 +225,12 @@ def _rivals(trial: Trial) -> Check:
     name = "mean" if trial.loss.task == "regression" else "majority"
     detail = f"mean {trial.loss.kind} of {name} {trial.sums[2] / n:.4f}, of no-change {trial.sums[3] / n:.4f}; told"
     return Check(name="baselines", verdict="pass", value=trial.sums[1] / n, n=trial.n, detail=detail)
+
+
+def _slices(trial: Trial) -> tuple[Check, ...]:
+    inflated = trial.inflation.factor(trial.inflated)
+    kind = trial.loss.kind
+    return tuple(doubt.check(trial.slice_alpha, inflated, kind, name) for name, doubt in trial.slices.items())
 
 
 def _unevenness(trial: Trial) -> float:

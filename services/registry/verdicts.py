@@ -59,7 +59,7 @@ def _new_version(
     found: Models, run: Run, event: ModelValidated, snapshot: tuple[int, str], known_ms: int
 ) -> list[Emit]:
     """The first one serves; later ones are challengers, but for the fork that a rollback asked for."""
-    passed = numbers(tuple(check for check in run.checks if check.name != "answered"))
+    passed = numbers(tuple(check for check in run.checks if check.name != "answered" and check.slice is None))
     champion = found.aliases.get("champion")
     what = "first model" if champion is None else "offline and infra gates passed"
     version = add_version(

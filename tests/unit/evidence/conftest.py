@@ -58,11 +58,13 @@ class Stream:
         share=None,
         entity=None,
         lost=None,
+        features=None,
         **values,
     ):
         """One prediction by the arms of `values`; its label comes `after` so many more, or never (None).
 
-        In a canary (`share`) the challenger is served to its units, but for those where `lost(number)` is true.
+        In a canary (`share`) the challenger is served to its units, but for those where `lost(number)` is true. A
+        prediction has these `features`.
         """
         number, at_ms = self.predicted, self.predicted * ROW_MS
         arms = {
@@ -76,8 +78,8 @@ class Stream:
         place = place_of(runs["challenger"], unit_of(str(number), entity)) if share is not None else 1.0
         is_challengers = place < (share or 0) and arms["challenger"].value is not None and not (lost and lost(number))
         prediction = PredictionMade(
-            id=str(number), time=NOON, features={}, predictions=arms, release=1, epoch=epoch, origin=(0, number),
-            served="challenger" if is_challengers else "champion", share=share, entity=entity,
+            id=str(number), time=NOON, features=features or {}, predictions=arms, release=1, epoch=epoch,
+            origin=(0, number), served="challenger" if is_challengers else "champion", share=share, entity=entity,
             baselines=Baselines(majority=True, mean=1.0, last=True),
         )  # fmt: skip
         self.predicted += 1
@@ -104,16 +106,26 @@ class Stream:
         self.pass_time(now_ms)
         self.emit(Tick(schedule="minute", due=NOON, pending_from=self.oldest), now_ms)
 
-    def binary(self, n, after=0, runs=RUNS, epoch=1, until=None, share=None, entities=0, lost=None, **accuracies):
-        """`n` predictions, half of them of rain, by arms of which each is right so often; ends when `until` is so."""
+    def binary(
+        self, n, after=0, runs=RUNS, epoch=1, until=None, share=None, entities=0, lost=None, slices=None, **accuracies
+    ):
+        """`n` predictions, half of them of rain, by arms of which each is right so often; ends when `until` is so.
+
+        `slices` maps stations, which come in turn, to arms that are right so often there instead.
+        """
         for _ in range(n):
+            station = list(slices)[self.predicted % len(slices)] if slices else None
+            there = slices[station] if slices else {}
             wet = self.rng.random() < 0.5
             values = {
                 alias: (0.9 if wet else 0.1) if self.rng.random() < accuracy else (0.1 if wet else 0.9)
-                for alias, accuracy in accuracies.items()
+                for alias, accuracy in (accuracies | there).items()
             }
             entity = f"station {self.predicted % entities}" if entities else None
-            self.predict(wet, after=after, runs=runs, epoch=epoch, share=share, entity=entity, lost=lost, **values)
+            features = {"station": station} if station else None
+            self.predict(
+                wet, after, runs, epoch, share=share, entity=entity, lost=lost, features=features, **values
+            )  # fmt: skip
             if until is not None and until():
                 break
         return self
