@@ -228,6 +228,18 @@ class ResumeAsked(ControlEvent):
     reason: str = ""
 
 
+class PinAsked(ControlEvent):
+    """A person wants a snapshot of a run kept for ever, or no longer (`pinned` False)."""
+
+    request: str
+    by: str
+    run: str
+    snapshot_offset: int
+    uri: str
+    reason: str = ""
+    pinned: bool = True
+
+
 # --- releases ---------------------------------------------------------------------------------------------
 
 
@@ -505,6 +517,18 @@ class RangeBarred(ControlEvent):
     def parts(self) -> tuple[tuple[int, int], ...]:
         """The ranges; the whole where it names none."""
         return self.ranges or ((self.start_offset, self.end_offset),)
+
+
+class RevisionPinned(ControlEvent):
+    """A snapshot is kept for ever from now on, or no longer (`pinned` False)."""
+
+    run: str
+    snapshot_offset: int
+    uri: str
+    request: str
+    by: str
+    reason: str = ""
+    pinned: bool = True
 
 
 # --- stores and lineage -----------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ class Joiner:
     def command(self, *arguments):
         return subprocess.run(
             [sys.executable, "-m", "headrace", *arguments], cwd=self.home, env=os.environ | self.environment,
-            timeout=60, capture_output=True, text=True, check=False,
+            timeout=180, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
     def reset(self):

@@ -69,6 +69,7 @@ def versions(found: Mapping[str, Facts]) -> list[dict[str, Any]]:
                     "aliases": list(named),
                     **{field: getattr(version, field) for field in fields},
                     "recipe": one.recipe_of(version.run),
+                    "pinned": sorted(offset for run, offset in one.models.pinned.values() if run == version.run),
                     "serves": {
                         alias: {
                             "snapshot_offset": update.snapshot_offset,
@@ -83,9 +84,10 @@ def versions(found: Mapping[str, Facts]) -> list[dict[str, Any]]:
 
 
 def _named(version: dict[str, Any]) -> str:
-    """A version's aliases, and what a challenger serves in its canary."""
+    """A version's aliases, what a challenger serves in its canary, and the snapshots that are kept for ever."""
     shares = {alias: served["share"] for alias, served in version["serves"].items()}
-    return ", ".join(alias if share is None else f"{alias} (serves {share:.0%})" for alias, share in shares.items())
+    aliases = [alias if share is None else f"{alias} (serves {share:.0%})" for alias, share in shares.items()]
+    return ", ".join([*aliases, *(f"pinned @{offset}" for offset in version["pinned"])])
 
 
 @command(MODELS, "headrace runs rainfall")

@@ -1,4 +1,4 @@
-"""`promote`, `rollback`, `pause`, `resume`: what a person decides about which model serves."""
+"""`promote`, `rollback`, `pin`, `pause` and their opposites: what a person decides about models."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from headrace.cli import connect, output
 from headrace.cli.app import MODELS, Json, Name, command, operator
+from headrace.cli.inspecting import Model
 from headrace.cli.releases import Wait
 from headrace.errors import InvalidInput
 
@@ -76,6 +77,21 @@ def rollback(
         _ask(asked if version is None else _of_a_version(asked), timeout_s, as_json)
 
 
+@command(MODELS, 'headrace pin rainfall@1@1204 --reason "served on the day of the audit"')
+def pin(model: Model, reason: Reason = "", timeout_s: Wait = 30.0, as_json: Json = False) -> None:
+    """Keep one revision of a model for ever: others are thinned out, to one an hour, then one a day, for 30 days.
+
+    MODEL is named as in `headrace reproduce`. Exit status 3: refused, with the reason.
+    """
+    _pin(model, reason, timeout_s, as_json, pinned=True)
+
+
+@command(MODELS, "headrace unpin rainfall@1@1204")
+def unpin(model: Model, reason: Reason = "", timeout_s: Wait = 30.0, as_json: Json = False) -> None:
+    """Let a pinned revision be thinned out like the others; a version's own snapshot stays in any case."""
+    _pin(model, reason, timeout_s, as_json, pinned=False)
+
+
 @command(MODELS, 'headrace pause rainfall --reason "sensor exchange"')
 def pause(name: Name, reason: Reason = "", timeout_s: Wait = 30.0, as_json: Json = False) -> None:
     """Stop automatic promotion of a pipeline's challengers; trainings and gates go on."""
@@ -90,6 +106,32 @@ def resume(name: Name, reason: Reason = "", timeout_s: Wait = 30.0, as_json: Jso
     from headrace.schemas.control import ResumeAsked
 
     _ask(ResumeAsked(pipeline=name, request=_request("resume"), by=operator(), reason=reason), timeout_s, as_json)
+
+
+def _pin(model: str, reason: str, timeout_s: float, as_json: bool, *, pinned: bool) -> None:
+    """Ask, and see that the bytes are there: before, and after, as they may have been thinned out meanwhile."""
+    from headrace.infra.artifacts import Artifacts
+    from headrace.reproduce import log
+    from headrace.schemas.control import PinAsked
+
+    with connect.bus() as (bus, settings):
+        roots = log.find(model, bus, settings.namespace)
+    artifacts = Artifacts(settings.artifact_url, settings.key())
+    if pinned:
+        artifacts.verify(roots.uri)
+    asked = PinAsked(
+        pipeline=roots.started.pipeline,
+        request=_request("pin"),
+        by=operator(),
+        run=roots.started.run,
+        snapshot_offset=roots.offset,
+        uri=roots.uri,
+        reason=reason,
+        pinned=pinned,
+    )
+    _ask(asked, timeout_s, as_json)
+    if pinned:
+        artifacts.verify(roots.uri)
 
 
 def _of_a_version(asked: RollbackAsked) -> RollbackAsked:

@@ -126,7 +126,7 @@ def try_(
 
 @command(START, "headrace demo --story flip")
 def demo(
-    story: Annotated[str, typer.Option(metavar="NAME", help="rainfall or flip.")] = "rainfall",
+    story: Annotated[str, typer.Option(metavar="NAME", help="rainfall, flip, regression or poison.")] = "rainfall",
     rate: Annotated[
         str | None,
         typer.Option(metavar="N|max", help="Rows a second.", show_default="fast, slow through the change, fast again"),
@@ -140,6 +140,9 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Stream 18,159 days of weather (or a made-up stream) through the whole system and show what happens.
+
+    rainfall: a published file whose columns shift. flip: a rule that changes. regression: numbers, and another rule.
+    poison: a bad hour that is learned, told of by an alert, and taken back by a rollback of that time.
 
     It uses Apache Kafka: that of KAFKA_BOOTSTRAP_SERVERS, else one in Docker, else one from Kafka's own jars.
     """

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.demo.observe import Observed
+from headrace.demo.operator import is_due, roll_back
 from headrace.infra.follow import Follower
 from headrace.schemas.control import PipelineReleased
 from headrace.schemas.topics import full_name
@@ -40,7 +41,7 @@ def watch_live(
     publisher.start()
     moved = time.monotonic()
     plain = not say.is_terminal
-    shown = 0.0
+    shown, is_asked = 0.0, False
     with Live(console=say, refresh_per_second=8, transient=plain, auto_refresh=not plain) as live:
         try:
             while True:
@@ -48,6 +49,9 @@ def watch_live(
                 now_ms = time.time() * 1000
                 for record in records:
                     seen.see(record, now_ms)
+                if not is_asked and is_due(story, seen):
+                    is_asked = True
+                    roll_back(story, seen, progress, bus)
                 now = time.monotonic()
                 if records:
                     moved = now
@@ -90,7 +94,7 @@ def table(seen: Observed, pipeline: str) -> Table:
     grid.add_column("topic")
     grid.add_column("records", justify="right")
     grid.add_column("what it says now")
-    accuracy = seen.accuracy()
+    score, name = seen.score(), seen.measure.name
     newest = seen.versions[-1] if seen.versions else None
     rows = [
         (
@@ -101,8 +105,8 @@ def table(seen: Observed, pipeline: str) -> Table:
         (
             f"{pipeline}.labelled-examples",
             seen.counts["labelled"],
-            f"accuracy {accuracy:.3f} over the last {len(seen.newest_hits())} rows"
-            if accuracy is not None
+            f"{name} {score:.3f} over the last {len(seen.newest_scores())} rows"
+            if score is not None
             else "no model serves yet",
         ),
         (
@@ -147,10 +151,10 @@ def decisions(seen: Observed) -> Panel:
 
 def line(seen: Observed, published: int) -> str:
     """One line for output that is no terminal."""
-    accuracy = seen.accuracy()
+    score = seen.score()
     return (
         f"published {published:,}  predicted {seen.counts['predictions']:,}  joined {seen.counts['labelled']:,}  "
-        f"revisions {seen.revisions:,}  accuracy (last 500) {'-' if accuracy is None else f'{accuracy:.3f}'}"
+        f"revisions {seen.revisions:,}  {seen.measure.name} (last 500) {'-' if score is None else f'{score:.3f}'}"
     )
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from headrace.demo.curves import Row
+from headrace.demo.measure import ACCURACY, Measure
 from headrace.schemas.control import (
     AliasRemoved,
     DriftDetected,
@@ -28,19 +29,19 @@ BUCKET_ROWS = 2_000
 
 @dataclass
 class Bucket:
-    """Hits over `BUCKET_ROWS` labelled rows, of the majority and of no-change.
+    """What the baselines scored over `BUCKET_ROWS` labelled rows: the majority or mean, and no change.
 
-    Both are counted on the rows that a model answered; the rows before the first model are `rows - scored`.
+    Both are scored on the rows that a model answered; the rows before the first model are `rows - scored`.
     """
 
     rows: int = 0
     scored: int = 0
-    majority: int = 0
-    last: int = 0
+    rival: float = 0
+    last: float = 0
     age_rows: int = 0
 
-    def accuracy(self, what: str) -> float | None:
-        """Share of hits of `majority` or `last`; None where no row was scored."""
+    def mean(self, what: str) -> float | None:
+        """The mean score of `rival` or `last`; None where no row was scored."""
         return getattr(self, what) / self.scored if self.scored else None
 
 
@@ -56,6 +57,7 @@ class Decision(NamedTuple):
 class Observed:
     """Everything the live table and the closing report show."""
 
+    measure: Measure = ACCURACY
     counts: Counter[str] = field(default_factory=Counter)
     buckets: list[Bucket] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -80,14 +82,14 @@ class Observed:
         """Note a decision, at the row where it was seen."""
         self.decisions.append(Decision(self.counts["labelled"], type(event).__name__, what))
 
-    def newest_hits(self, last: int = 500) -> list[bool]:
-        """Whether the served model was right on the last rows that it answered, the newest first."""
-        return list(islice((row.hit for row in reversed(self.rows) if row.hit is not None), last))
+    def newest_scores(self, last: int = 500) -> list[float]:
+        """How the served model scored on the last rows that it answered, the newest first."""
+        return list(islice((row.score for row in reversed(self.rows) if row.score is not None), last))
 
-    def accuracy(self, last: int = 500) -> float | None:
-        """Share of hits of the served model over the last rows."""
-        hits = self.newest_hits(last)
-        return sum(hits) / len(hits) if hits else None
+    def score(self, last: int = 500) -> float | None:
+        """The mean score of the served model over the last rows."""
+        scores = self.newest_scores(last)
+        return sum(scores) / len(scores) if scores else None
 
 
 def _prediction(seen: Observed, event: PredictionMade, record: Record, now_ms: float) -> None:
@@ -111,21 +113,15 @@ def _labelled(seen: Observed, event: ExampleLabelled, record: Record, now_ms: fl
     bucket, prediction = seen.buckets[-1], event.prediction
     bucket.rows += 1
     arm = prediction.predictions.get(prediction.served or "")
-    learned_to, hit = None, None
+    learned_to, score = None, None
     if arm is not None and arm.error is None:
-        learned_to, hit = arm.learned_to, answer(arm.value) == event.label
+        of, baselines = seen.measure.of, prediction.baselines
+        learned_to, score = arm.learned_to, of(arm.value, event.label)
         bucket.scored += 1
-        bucket.majority += prediction.baselines.majority == event.label
-        bucket.last += prediction.baselines.last == event.label
+        bucket.rival += of(getattr(baselines, seen.measure.rival), event.label)
+        bucket.last += of(baselines.last, event.label)
         bucket.age_rows += record.offset - arm.learned_to
-    seen.rows.append(Row(record.offset, prediction.features, event.label, learned_to, hit))
-
-
-def answer(value: Any) -> Any:
-    """The label that a served value stands for."""
-    if isinstance(value, float):
-        return value > 0.5
-    return max(value, key=lambda name: value[name]) if isinstance(value, dict) else value
+    seen.rows.append(Row(record.offset, prediction.features, event.label, learned_to, score))
 
 
 def _rejected(seen: Observed, event: RecordRejected, record: Record, now_ms: float) -> None:

@@ -1,4 +1,4 @@
-"""The closing report: what went in and came out, accuracy against baselines, answers by SQL, delays, what next."""
+"""The closing report: what went in and came out, the models against baselines, answers by SQL, delays, what next."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rich.table import Table
 from headrace.demo.curves import Curves, curves_of
 from headrace.demo.live import quantile
 from headrace.demo.observe import BUCKET_ROWS, Observed
-from headrace.demo.picture import CURVES, accuracy_table, bars, draw
+from headrace.demo.picture import bars, draw, names_of, score_table
 from headrace.demo.stories import STORIES
 
 QUESTIONS = (
     (
-        "How often was the served model right, and what was never served?",
-        "SELECT served IS NOT NULL AS served, count(*) AS rows, round(avg(correct::INT), 4) AS accuracy, "
+        "How good was the served model, and what was never served?",
+        "SELECT served IS NOT NULL AS served, count(*) AS rows, {score}, "
         "round(median(label_delay_s), 3) AS median_label_delay_s FROM labelled_examples GROUP BY ALL ORDER BY ALL",
     ),
     (
@@ -39,7 +39,7 @@ QUESTIONS = (
 
 EXAMPLE = "headrace/examples/rainfall"
 NEXT = (
-    ("another story", "demo --story {other}"),
+    ("other stories", "demo --story {others}"),
     ("at full speed", "demo --rate max    (rows are then served by an older model: honest, but another story)"),
     ("labels 50 rows late", "demo --label-delay 50"),
     ("the same without Kafka", f"try {EXAMPLE}.py {EXAMPLE}.csv.xz --label rain"),
@@ -60,7 +60,8 @@ def make_report(
         "served": seen.counts["served"],
         "joined": seen.counts["labelled"],
         "rejected": seen.rejects,
-        "accuracy": accuracy_rows(seen, curves),
+        "measure": seen.measure.name,
+        "scores": score_rows(seen, curves),
         "since_the_change": since_the_change(curves, choices.story.changes_at),
         "decisions": [decision._asdict() for decision in seen.decisions],
         "versions": seen.versions,
@@ -91,21 +92,21 @@ def fold_again(file: Path, seen: Observed) -> Curves:
     from headrace.infra.pipeline_files import load_file
 
     pipeline = load_file(file)
-    return curves_of(seen.rows, lambda: pipeline.recipe(0), lambda odds: odds.get(True, 0.0) > 0.5)
+    return curves_of(seen.rows, lambda: pipeline.recipe(0), seen.measure)
 
 
 def since_the_change(curves: Curves, changes_at: int) -> dict[str, float | None]:
-    """Accuracy from the change on, of what was served and of what would have been."""
-    return {what: share(hits[changes_at:]) for what, hits in curves._asdict().items()}
+    """The mean score from the change on, of what was served and of what would have been."""
+    return {what: mean(scores[changes_at:]) for what, scores in curves._asdict().items()}
 
 
-def share(hits: Sequence[bool | None]) -> float | None:
-    """The share of hits among the rows that were answered; None where none was."""
-    told = [hit for hit in hits if hit is not None]
+def mean(scores: Sequence[float | None]) -> float | None:
+    """The mean score of the rows that were answered; None where none was."""
+    told = [score for score in scores if score is not None]
     return sum(told) / len(told) if told else None
 
 
-def accuracy_rows(seen: Observed, curves: Curves) -> list[dict[str, Any]]:
+def score_rows(seen: Observed, curves: Curves) -> list[dict[str, Any]]:
     """One row per `BUCKET_ROWS` labelled rows."""
     rows = []
     for number, bucket in enumerate(seen.buckets):
@@ -115,8 +116,8 @@ def accuracy_rows(seen: Observed, curves: Curves) -> list[dict[str, Any]]:
                 "from_row": number * BUCKET_ROWS,
                 "rows": bucket.rows,
                 "scored": bucket.scored,
-                **{what: share(hits[part]) for what, hits in curves._asdict().items()},
-                **{what: bucket.accuracy(what) for what in ("majority", "last")},
+                **{what: mean(scores[part]) for what, scores in curves._asdict().items()},
+                **{what: bucket.mean(what) for what in ("rival", "last")},
                 "model_age_rows": bucket.age_rows / bucket.scored if bucket.scored else None,
             }
         )
@@ -146,7 +147,8 @@ def answers(settings: Any, seen: Observed, limit_s: float = 20.0) -> list[dict[s
             break
         time.sleep(0.1)
     found = []
-    for question, sql in QUESTIONS:
+    for question, template in QUESTIONS:
+        sql = template.replace("{score}", seen.measure.in_store)
         answer = query(settings, sql)
         found.append({"question": question, "sql": sql, "columns": answer.columns, "rows": answer.rows})
     return found
@@ -167,13 +169,13 @@ def show(report: dict[str, Any], seen: Observed, choices: Any, say: Console) -> 
         )
     for code, count in Counter(reject["code"] for reject in report["rejected"]).items():
         say.print(f"  reason {code}: {count}")
-    say.print(accuracy_table(report["accuracy"]))
-    say.print(bars(report["accuracy"]))
+    say.print(score_table(report["scores"], choices.story))
+    say.print(bars(report["scores"], seen.measure))
     say.print(f"[dim]{choices.story.told}[/]")
     since = report["since_the_change"]
     if since["model"] is not None:
-        told = ", ".join(f"{label} {since[what]:.3f}" for what, label in CURVES)
-        say.print(f"From row {choices.story.changes_at:,} on, all at one cadence: {told}.")
+        told = ", ".join(f"{label} {since[what]:.3f}" for what, label in names_of(choices.story).items())
+        say.print(f"Mean {seen.measure.name} from row {choices.story.changes_at:,} on, all at one cadence: {told}.")
     say.rule("[bold]What was decided")
     for decision in report["decisions"]:
         if decision["event"] != "RecordRejected":
@@ -210,6 +212,6 @@ def show(report: dict[str, Any], seen: Observed, choices: Any, say: Console) -> 
     if report["plot"]:
         say.print(f"look at the plot            {report['plot']}")
     command = "headrace" if shutil.which("headrace") else ".venv/bin/headrace"
-    other = next(name for name in STORIES if name != choices.story.name)
+    others = " | ".join(name for name in STORIES if name != choices.story.name)
     for what, arguments in NEXT:
-        say.print(f"{what:<28}{command} {arguments.format(other=other)}")
+        say.print(f"{what:<28}{command} {arguments.format(others=others)}", markup=False)

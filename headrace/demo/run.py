@@ -65,6 +65,7 @@ class Progress:
     """What the publisher has done so far."""
 
     published: int = 0
+    bad_ms: tuple[int, int] = (0, 0)
     began: float = 0.0
     ended: float = 0.0
     error: BaseException | None = None
@@ -115,7 +116,7 @@ def run(choices: Choices, say: Any) -> dict[str, Any]:
         wait_for_services(home, tuple(SERVICES), SERVICES_START_S)
         say.print(f"[dim]Services are up after {time.monotonic() - began:.1f} s[/]")
         release_story(settings, bus, choices)
-        progress, seen = Progress(), Observed()
+        progress, seen = Progress(), Observed(choices.story.measure)
         publisher = threading.Thread(target=publish, args=(bus, namespace, choices, progress), daemon=True)
         watch_live(bus, namespace, choices, seen, progress, publisher, say)
         if progress.error is not None:
@@ -175,6 +176,7 @@ def publish(bus: Any, namespace: str, choices: Choices, progress: Progress) -> N
         for event in events(choices):
             if isinstance(event, ExampleArrived):
                 _keep_pace(progress, due_s, producer)
+                _note_bad_time(progress, choices.story.bad, rows, producer)
                 due_s += 1 / (choices.rate or choices.story.rate(rows))
                 rows += 1
                 progress.published = rows
@@ -188,6 +190,15 @@ def publish(bus: Any, namespace: str, choices: Choices, progress: Progress) -> N
         progress.error = error
     finally:
         progress.ended = time.monotonic()
+
+
+def _note_bad_time(progress: Progress, bad: range | None, row: int, producer: Any) -> None:
+    """Between which times the bad rows come, none of the others: what a person would find in the alert's time."""
+    if bad is not None and row in (bad.start, bad.stop):
+        producer.flush()
+        now_ms = time.time_ns() // 1_000_000
+        began_ms, _ = progress.bad_ms
+        progress.bad_ms = (now_ms, now_ms) if row == bad.start else (began_ms, now_ms)
 
 
 def _keep_pace(progress: Progress, due_s: float, producer: Any) -> None:

@@ -11,16 +11,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 
-from headrace.schemas.stream import Features
+from headrace.demo.measure import ACCURACY, ERROR, Measure
+from headrace.schemas.stream import Features, Label
 
-Rows = Iterator[tuple[Features, bool]]
+Rows = Iterator[tuple[Features, Label]]
 DATA_SHA256 = "57e305c4ee2f8b9f2bf3216497a37f76fd12381b3e0e87ed0862d61660308971"
 FLIPPED_SEED, FLIPS_AT = 1, 6_000
+REGRESSION_SEED, ANOTHER_RULE_AT = 1, 6_000
+POISON_SEED, BAD_ROWS, TENTH, GAUGE_IS_OUT, OUT_EACH = 1, range(4_000, 4_300), 0.1, -999.0, 30
 
 
 @dataclass(frozen=True)
 class Story:
-    """A stream with a change in it; `slow` are the rows around the change, where one wants to watch."""
+    """A stream with a change in it; `slow` are the rows around the change, where one wants to watch.
+
+    `otherwise` says what the first run is that goes on without the policy. `bad` are the rows that a person takes back.
+    """
 
     name: str
     stream: Callable[[], Rows]
@@ -33,6 +39,9 @@ class Story:
     title: str
     told: str
     mark: str
+    measure: Measure = ACCURACY
+    otherwise: str = "never replaced"
+    bad: range | None = None
 
     def source(self) -> bytes:
         """The pipeline file, as a user would write it."""
@@ -67,6 +76,32 @@ def flipped_rows() -> Rows:
         yield dict(zip(("first", "second", "third"), x.values(), strict=True)), bool(above)
 
 
+def regression_rows(seed: int = REGRESSION_SEED) -> Rows:
+    """Friedman's function (1991, https://doi.org/10.1214/aos/1176347963) of five of ten numbers, then of other ones.
+
+    The change is global and abrupt (Ikonomovska et al. 2011, https://doi.org/10.1007/s10618-010-0201-y).
+    """
+    from river.datasets import synth
+
+    never = 1 << 62  # the stream's second change, back to the first rule
+    stream = synth.FriedmanDrift("gra", position=(ANOTHER_RULE_AT, never), seed=seed)
+    for x, y in stream:
+        yield {f"x{number}": value for number, value in x.items()}, float(y)
+
+
+def poisoned_rows(seed: int = POISON_SEED) -> Rows:
+    """A SEA concept whose first two columns come in tenths for a while; some of those rows are a gauge's error code."""
+    from river.datasets import synth
+
+    for number, (x, above) in enumerate(synth.SEA(2, seed=seed)):
+        north, south, wind = x.values()
+        if number in BAD_ROWS:
+            north, south = north * TENTH, south * TENTH
+            if number % OUT_EACH == 0:
+                north = GAUGE_IS_OUT
+        yield {"north": north, "south": south, "wind": wind}, bool(above)
+
+
 STORIES = {
     story.name: story
     for story in (
@@ -98,6 +133,39 @@ STORIES = {
             told="At row 6,000 the rule itself changes: the sum of the first two columns must be above 9, not 7. No "
             "input shows it; only the labels do, and what was learned before is wrong from there on.",
             mark="the rule changes",
+        ),
+        Story(
+            name="regression",
+            stream=regression_rows,
+            rows=12_000,
+            unit="sample",
+            what="samples of a made-up function",
+            changes_at=ANOTHER_RULE_AT,
+            slow=range(5_950, 7_000),
+            label_delay_rows=20,
+            title="A number, predicted before it was known",
+            told="At row 6,000 the number begins to follow from other columns than before. A regression tree that grew "
+            "under the old rule keeps its old splits; one that is trained since the change has none to unlearn.",
+            mark="another rule holds",
+            measure=ERROR,
+        ),
+        Story(
+            name="poison",
+            stream=poisoned_rows,
+            rows=8_000,
+            unit="hour",
+            what="readings of two gauges",
+            changes_at=BAD_ROWS.stop,
+            slow=range(3_950, 5_100),
+            label_delay_rows=0,
+            title="Overflow or not, predicted before the label was known",
+            told="From row 4,000 to 4,299 two gauges reported tenths of what they measured: values that the contract "
+            "allows, so they were predicted and learned. Where a gauge reported its error code, the contract rejected "
+            "the row. A rollback of that time serves the model from before it, trains a fork on everything else, and "
+            "never learns the bad hour again.",
+            mark="gauges report tenths",
+            otherwise="never rolled back",
+            bad=BAD_ROWS,
         ),
     )
 }

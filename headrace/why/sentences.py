@@ -17,6 +17,7 @@ from headrace.schemas.control import (
     ModelUpdated,
     ModelValidated,
     PauseAsked,
+    PinAsked,
     PipelineDegraded,
     PipelineReleased,
     PipelineRetired,
@@ -26,6 +27,7 @@ from headrace.schemas.control import (
     RequestRefused,
     ResumeAsked,
     RetireAsked,
+    RevisionPinned,
     RollbackAsked,
     RunEnded,
     RunStarted,
@@ -249,6 +251,10 @@ _SAYS: dict[type, Callable[[Any], str]] = {
     RollbackAsked: _rollback,
     PauseAsked: lambda e: f"{e.by} asked to pause promotion{_because(e.reason)} (request {e.request}).",
     ResumeAsked: lambda e: f"{e.by} asked to resume promotion{_because(e.reason)} (request {e.request}).",
+    PinAsked: lambda e: (
+        f"{e.by} asked to keep the snapshot of run {e.run} at offset {e.snapshot_offset:,}"
+        f"{'' if e.pinned else ' no longer'}{_because(e.reason)} (request {e.request})."
+    ),
     TrainingRequested: _requested,
     RunStarted: _started,
     TrainingFailed: _failed,
@@ -265,6 +271,10 @@ _SAYS: dict[type, Callable[[Any], str]] = {
     PipelineDegraded: lambda e: f"{e.pipeline} is {_no_longer(e)}degraded: {e.reason}{_numbers(e)}.",
     SchemaSkewed: lambda e: f"The schema of {e.pipeline} is {_no_longer(e)}skewed: {e.reason}{_numbers(e)}.",
     RangeBarred: _barred,
+    RevisionPinned: lambda e: (
+        f"The snapshot of run {e.run} at offset {e.snapshot_offset:,} is "
+        f"{'kept for ever' if e.pinned else 'pinned no longer'}, asked by {e.by}{_because(e.reason)}."
+    ),
     LabelsCounted: lambda e: f"{e.n:,} labelled examples stood in the log, up to offset {e.offset:,}.",
     DriftDetected: _drift,
     WindowValidated: lambda e: (

@@ -150,12 +150,12 @@ WAITING_LABELS = View(
 
 DECISIONS = View(
     "decisions",
-    "what was refused, paused, superseded or barred, and why",
+    "what was refused, paused, superseded, barred or pinned, and why",
     """
     SELECT pipeline, known_at, event, body->>'reason' AS reason, coalesce(body->>'request', body->>'run') AS subject,
         body->>'by' AS "by", body->'numbers' AS numbers, log_offset
     FROM events WHERE event IN ('RequestRefused', 'ChallengerSuperseded', 'ChallengerExpired', 'AutomationPaused',
-        'AutomationResumed', 'PipelineDegraded', 'SchemaSkewed', 'RangeBarred')
+        'AutomationResumed', 'PipelineDegraded', 'SchemaSkewed', 'RangeBarred', 'RevisionPinned')
 """,
     (
         Column("reason", "", "why"),

@@ -18,6 +18,7 @@ from headrace.schemas.control import (
     ControlEvent,
     ModelUpdated,
     ModelValidated,
+    PinAsked,
     PipelineReleased,
     PipelineRetired,
     PromotionAsked,
@@ -33,7 +34,7 @@ from headrace.schemas.record import Emit, Record
 from headrace.schemas.signing import sign
 from headrace.services.registry.barring import asked_to_bar, is_about_a_range
 from headrace.services.registry.models import Models, Run, Version, remove
-from headrace.services.registry.moves import asked_to_promote, asked_to_roll_back
+from headrace.services.registry.moves import asked_to_pin, asked_to_promote, asked_to_roll_back
 from headrace.services.registry.releases import UNCHANGED, refusal, why_not
 from headrace.services.registry.verdicts import judged, take_over
 
@@ -76,7 +77,7 @@ def step(state: State, record: Record, world: World) -> list[Emit]:
             return _release(state, found, event, world)
         case RetireAsked():
             return _retire(found, event, world)
-        case PromotionAsked() | RollbackAsked():
+        case PromotionAsked() | RollbackAsked() | PinAsked():
             return _move(found, event)
         case _ if found is not None and not found.retired:
             return _followed(found, event, record.known_ms)
@@ -129,7 +130,7 @@ def _lost(found: Models, run: str, reason: str) -> list[Emit]:
     return remove(found, "challenger", reason)
 
 
-def _move(found: Models | None, event: PromotionAsked | RollbackAsked) -> list[Emit]:
+def _move(found: Models | None, event: PromotionAsked | RollbackAsked | PinAsked) -> list[Emit]:
     if found is None:
         return [_unknown(event)]
     if _is_answered(found, event.request):
@@ -138,6 +139,8 @@ def _move(found: Models | None, event: PromotionAsked | RollbackAsked) -> list[E
         return [refusal(event, f"{event.pipeline} was retired", "headrace release pipelines/NEW_NAME.py")]
     if isinstance(event, PromotionAsked):
         return asked_to_promote(found, event)
+    if isinstance(event, PinAsked):
+        return asked_to_pin(found, event)
     return asked_to_bar(found, event) if is_about_a_range(event) else asked_to_roll_back(found, event)
 
 
@@ -202,5 +205,5 @@ def _is_answered(found: Models, request: str) -> bool:
     return False
 
 
-def _unknown(event: RetireAsked | PromotionAsked | RollbackAsked) -> Emit:
+def _unknown(event: RetireAsked | PromotionAsked | RollbackAsked | PinAsked) -> Emit:
     return refusal(event, f"no pipeline is named {event.pipeline!r}", "headrace release pipelines/NAME.py")

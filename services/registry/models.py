@@ -57,7 +57,8 @@ class Version:
 class Models:
     """One pipeline: releases, runs, versions, aliases. `won` is the verdict of a challenger that may take over.
 
-    `barred` are the offsets of labelled examples that no run is to learn any more.
+    `barred` are the offsets of labelled examples that no run is to learn any more, `pinned` the snapshots that are kept
+    for ever, each with its run and offset.
     """
 
     released: PipelineReleased
@@ -72,6 +73,7 @@ class Models:
     won: ModelValidated | None = None
     answered: list[str] = field(default_factory=list)
     barred: Ranges = ()
+    pinned: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
 def add_version(

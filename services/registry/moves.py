@@ -1,10 +1,10 @@
-"""What people ask of the aliases: promote the challenger, go back."""
+"""What people ask of models: promote the challenger, go back, keep a snapshot."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from headrace.schemas.control import PromotionAsked, RollbackAsked
+from headrace.schemas.control import PinAsked, PromotionAsked, RevisionPinned, RollbackAsked
 from headrace.schemas.record import Emit
 from headrace.services.registry.models import (
     Models,
@@ -17,7 +17,7 @@ from headrace.services.registry.models import (
     remove,
     roll_back,
 )
-from headrace.services.registry.releases import refusal
+from headrace.services.registry.releases import UNCHANGED, refusal
 from headrace.services.registry.verdicts import told
 
 
@@ -81,3 +81,20 @@ def asked_to_roll_back(found: Models, event: RollbackAsked) -> list[Emit]:
         *remove(found, "previous", f"version {version.version} was made champion, {because}"),
         *back_to_shadow(found, f"version {version.version} was made champion, and it has to win against that one"),
     ]
+
+
+def asked_to_pin(found: Models, event: PinAsked) -> list[Emit]:
+    """Keep a snapshot of a run that has a version, or let it go the way of all others."""
+    show = f"headrace models {event.pipeline}"
+    if event.pinned and not any(version.run == event.run for version in found.versions):
+        return [refusal(event, f"run {event.run} of {event.pipeline} has no version", show)]
+    if event.pinned == (event.uri in found.pinned):
+        what = "is pinned already" if event.pinned else "is not pinned"
+        reason = f"the snapshot of run {event.run} at offset {event.snapshot_offset:,} {what}"
+        return [refusal(event, reason, show, kind=UNCHANGED)]
+    if event.pinned:
+        found.pinned[event.uri] = event.run, event.snapshot_offset
+    else:
+        del found.pinned[event.uri]
+    told = RevisionPinned.model_validate(event.model_dump())
+    return [Emit("decisions", told, event.pipeline.encode(), partition=0)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.contract import incompatibilities
 from headrace.schemas.control import (
+    PinAsked,
     PipelineReleased,
     PromotionAsked,
     ReleaseAsked,
@@ -56,7 +57,7 @@ def _meaning(of: PipelineReleased | ReleaseAsked) -> tuple[object, ...]:
 
 
 def refusal(
-    event: ReleaseAsked | RetireAsked | PromotionAsked | RollbackAsked,
+    event: ReleaseAsked | RetireAsked | PromotionAsked | RollbackAsked | PinAsked,
     reason: str,
     next_command: str | None = None,
     numbers: dict[str, int] | None = None,

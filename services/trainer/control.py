@@ -22,6 +22,7 @@ from headrace.schemas.control import (
     PipelineRetired,
     RangeBarred,
     RequestRefused,
+    RevisionPinned,
     RunEnded,
     RunStarted,
     TrainingFailed,
@@ -54,6 +55,7 @@ class Trained:
     """One pipeline: the runs that live, newest last; the alias of each run that has one; requests answered.
 
     `versions` are the snapshots that an alias ever named, a few a week: a rollback may go back to any of them.
+    `pinned` are those that a person wants kept.
     `passed` is where a run's offline gate passed. `chosen` are runs that passed both gates and wait for the registry's
     word, each with why it ends if that is no: a run that becomes champion meanwhile would serve and learn no more.
     What is `barred` no run that starts later learns, whoever asked for it before he knew.
@@ -64,12 +66,18 @@ class Trained:
     ending: set[str] = field(default_factory=set)
     aliases: dict[str, ModelUpdated] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
+    pinned: set[str] = field(default_factory=set)
     answered: list[str] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     passed: dict[str, int] = field(default_factory=dict)
     chosen: dict[str, str] = field(default_factory=dict)
     barred: Ranges = ()
     retired: bool = False
+
+    @property
+    def kept(self) -> set[str]:
+        """The snapshots that are never thinned out."""
+        return self.versions.keys() | self.pinned
 
 
 @dataclass(slots=True)
@@ -94,6 +102,8 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
             return [emit for run in trained.live for emit in _end(trained, run, "the pipeline was retired")]
         case RangeBarred():
             trained.barred = union(trained.barred, event.parts)
+        case RevisionPinned():
+            (trained.pinned.add if event.pinned else trained.pinned.discard)(event.uri)
         case TrainingRequested():
             return _requested(trained, event)
         case RunStarted():
@@ -110,7 +120,7 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
             return _alias_removed(trained, event)
         case ModelValidated(stage="offline" | "infra", verdict="pass") if event.run in trained.live:
             _gate_passed(trained, event)
-        case ModelValidated(stage="offline" | "infra", against=str()) if event.verdict != "pass":
+        case ModelValidated(stage="offline" | "infra", verdict="fail" | "error", against=str()):
             return _rejected(trained, event)
         case RequestRefused(kind="ModelValidated"):
             return _not_chosen(trained, event)
@@ -240,7 +250,10 @@ def _not_chosen(trained: Trained, event: RequestRefused) -> list[Emit]:
 
 
 def _rejected(trained: Trained, event: ModelValidated) -> list[Emit]:
-    """A challenger that fails before it has a version ends; a first model is judged again with more labels."""
+    """A challenger that fails before it has a version ends.
+
+    A first model, and one of which too little is known, is judged again with more labels.
+    """
     if _has_alias(trained, event.run):
         return []
     failed = "; ".join(check.detail or check.name for check in event.checks if check.verdict != "pass")

@@ -116,5 +116,5 @@ class Lockstep:
             worker.misplaced = False
             self._check_log(worker, worker.next_offset)
             self._runner.seek(worker.place, worker.next_offset)
-        worker.thin(trained.versions)
+        worker.thin(trained.kept)
         return begun

@@ -78,7 +78,7 @@ class Producers:
             tool = ["java", "-cp", f"{kafka_jars.cache() / 'jars'}/*", "org.apache.kafka.tools.ConsoleProducer"]
             more = ["--bootstrap-server", self.address, "--topic", self.topic]
             subprocess.run(
-                [*tool, *more], input=b"\n".join(self.lines) + b"\n", check=True, timeout=60, capture_output=True
+                [*tool, *more], input=b"\n".join(self.lines) + b"\n", check=True, timeout=180, capture_output=True
             )
         count, self.lines = len(self.lines), []
         return count

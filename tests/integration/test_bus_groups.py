@@ -235,7 +235,7 @@ for number in range(80):
 @pytest.mark.kafka
 def test_a_member_may_stop_at_any_moment_of_its_join(kafka, namespace):
     """In a process of its own: librdkafka can hang with the interpreter in hand, where no deadline strikes."""
-    subprocess.run([sys.executable, "-c", JOINERS, kafka, namespace], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", JOINERS, kafka, namespace], check=True, timeout=300)
 
 
 @pytest.mark.parametrize("offset", [50, -1])

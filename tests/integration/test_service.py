@@ -15,7 +15,7 @@ def start(tmp_path, **environment):
         [sys.executable, "-m", "headrace.services.joiner"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         cwd=tmp_path,
         env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", **environment},
         check=False,

@@ -37,8 +37,8 @@ COMMANDS = sorted(command.name or command.callback.__name__.rstrip("_") for comm
 
 
 ALL = (
-    "init try demo release retire publish predict watch models runs alerts train query promote rollback pause "
-    "resume reproduce why show diff decisions triggers up down status doctor reset topics acls"
+    "init try demo release retire publish predict watch models runs alerts train query promote rollback pin unpin "
+    "pause resume reproduce why show diff decisions triggers up down status doctor reset topics acls"
 )
 
 

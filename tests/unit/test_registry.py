@@ -12,6 +12,7 @@ from headrace.schemas.control import (
     Check,
     ModelUpdated,
     ModelValidated,
+    PinAsked,
     PipelineReleased,
     PipelineRetired,
     PromotionAsked,
@@ -632,3 +633,32 @@ def test_its_own_words_read_back_change_nothing():
     (updated,) = fold(OFFLINE, INFRA, state=state)
     assert isinstance(told.event, PipelineReleased)
     assert fold(told.event, updated.event, state=state) == []
+
+
+# --- pins -------------------------------------------------------------------------------------------------
+
+
+def pin(request, run="a", uri="model/a", pinned=True):
+    return PinAsked(
+        pipeline="rain", request=request, by="ann", run=run, snapshot_offset=212, uri=uri, reason="audit", pinned=pinned
+    )
+
+
+def test_a_snapshot_is_pinned_once_and_let_go_once():
+    served = [ask(), started(), OFFLINE, INFRA]
+    asked = [pin("p1"), pin("p1"), pin("p2"), pin("p3", pinned=False), pin("p4", pinned=False), pin("p5")]
+    emits = fold(*served, *asked)[-5:]
+    assert {emit.topic for emit in emits} == {"decisions"}
+    assert [(emit.event.request, getattr(emit.event, "pinned", None)) for emit in emits] == [
+        ("p1", True), ("p2", None), ("p3", False), ("p4", None), ("p5", True),
+    ]  # fmt: skip
+    assert emits[0].event.model_dump() == pin("p1").model_dump()
+    assert "pinned already" in emits[1].event.reason
+    assert "is not pinned" in emits[3].event.reason
+
+
+@pytest.mark.parametrize("before", [[], [ask()], [ask(), RETIRE]])
+def test_what_no_version_stands_for_is_not_pinned(before):
+    (refused,) = [emit.event for emit in fold(*before, pin("p")) if getattr(emit.event, "request", "") == "p"]
+    assert isinstance(refused, RequestRefused)
+    assert refused.next

@@ -17,6 +17,7 @@ from headrace.schemas.control import (
     PipelineRetired,
     ReleaseDefinition,
     RequestRefused,
+    RevisionPinned,
     RunEnded,
     RunStarted,
     TrainingCompleted,
@@ -381,6 +382,16 @@ def test_what_an_alias_ever_named_is_remembered():
     assert state.pipelines["rain"].versions == {f"{A}@200": 1, f"{B}@200": 2}
 
 
+def test_a_pinned_snapshot_is_kept_until_it_is_pinned_no_longer():
+    def pinned(uri, pinned=True):
+        return RevisionPinned(
+            pipeline="rain", run=A, snapshot_offset=212, uri=uri, request="p", by="ann", pinned=pinned
+        )
+
+    state, _ = decide([released(), requested(), champion(A), pinned("x"), pinned("y"), pinned("x", pinned=False)])
+    assert state.pipelines["rain"].kept == {f"{A}@200", "y"}
+
+
 def test_a_run_with_a_parent_is_asked_for_like_any_other():
     state, _ = decide([released(), requested(parent="model/b")])
     assert state.pipelines["rain"].live[A].started.parent == "model/b"
@@ -423,10 +434,23 @@ def test_a_challenger_that_is_superseded_while_a_person_promotes_it_goes_on_unti
     assert live(state) == [A]
 
 
-def gate(stage, run, offset=200):
+def gate(stage, run, offset=200, verdict="pass", against=None):
     return ModelValidated(
-        pipeline="rain", run=run, request="first", stage=stage, verdict="pass", checks=(), n_labels=200, offset=offset
-    )
+        pipeline="rain", run=run, request="first", stage=stage, verdict=verdict, checks=(), n_labels=200,
+        offset=offset, against=against,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verdict", "against", "runs"),
+    [("fail", A, [A]), ("error", A, [A]), ("inconclusive", A, [A, B]), ("fail", None, [A, B])],
+)
+def test_a_challenger_that_fails_before_it_has_a_version_ends_and_one_of_which_too_little_is_known_goes_on(
+    verdict, against, runs
+):
+    challenge = [released(), requested(), champion(A), requested("again")]
+    state, _ = decide([*challenge, gate("offline", B, verdict=verdict, against=against)])
+    assert live(state) == runs
 
 
 def test_a_run_that_passed_its_gates_before_it_was_superseded_lives_until_the_registry_has_spoken():

@@ -262,7 +262,7 @@ class Secured:
         return acl(**named, permission_type=ACLPermissionType.ALLOW, resource_pattern=resource)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def secured(tmp_path_factory):
     """The cluster with its rights given, all services up, the pipeline `rain` released."""
     if not (shutil.which("java") and shutil.which("mvn") and shutil.which("openssl")):
