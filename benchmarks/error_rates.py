@@ -22,10 +22,10 @@ from typing import Literal, NamedTuple
 
 from scipy.stats import binomtest
 
-from headrace.schemas.policies import Policies
+from headrace.schemas.policies import Policies, Rollout
 from headrace.services.evaluator.paired_loss import PairedLoss
 from headrace.services.evaluator.ripening import Pair, Ripening, Waiting
-from headrace.services.evaluator.trial import Trial, begin
+from headrace.services.evaluator.trial import Kind, Trial, begin
 from headrace.services.evaluator.verdicts import decide
 
 Loss = Literal["0/1 loss", "Brier", "absolute error"]
@@ -105,9 +105,9 @@ def arrivals(world: World, rng: random.Random, rows: int) -> Iterator[tuple[int,
             yield at, number, oldest, pair
 
 
-def trial_of(kind: Literal["online", "guard"], world: World) -> Trial:
+def trial_of(kind: Kind, world: World) -> Trial:
     """A comparison that begins, by the defaults."""
-    policies = Policies()
+    policies = Policies(rollout=Rollout(anchor_s=0))
     longest = max(world.delay)
     return begin(
         kind, "old", "new", epoch=1, known_ms=0, policies=policies, metric="accuracy", slices=(), classes=Counter(),
@@ -116,11 +116,12 @@ def trial_of(kind: Literal["online", "guard"], world: World) -> Trial:
     )  # fmt: skip
 
 
-def judged(kind: Literal["online", "guard"], world: World, seed: int, horizon: int) -> Result:
+def judged(kind: Kind, world: World, seed: int, horizon: int) -> Result:
     """The first verdict; "none" where the horizon ends before."""
     trial, table = trial_of(kind, world), dict[int, Waiting]()
     for at, number, oldest, pair in arrivals(world, random.Random(seed), horizon):
         trial.ripening.put(table, (0, number), Waiting(number * ROW_MS, pair), oldest, at * ROW_MS)
+        trial.clock_ms = at * ROW_MS
         for ripe in trial.ripening.take(table):
             trial.add(ripe)
             decision = decide(trial)
@@ -165,6 +166,11 @@ def guard(world: World, seed: int, horizon: int) -> Result:
     return judged("guard", world, seed, horizon)
 
 
+def refresh(world: World, seed: int, horizon: int) -> Result:
+    """The refresh test of newer revisions beside their anchor."""
+    return judged("refresh", world, seed, horizon)
+
+
 Rule = Callable[[World, int, int], Result]
 
 EQUAL = [
@@ -188,6 +194,12 @@ BETTER = [
 ]
 WORSE = [World(f"0/1, discordance .2, {gain:+.0%}", discordance=0.2, gain=gain) for gain in (0, -0.02, -0.05, -0.1)]
 WORSE.append(World("0/1, discordance .3, -20%", discordance=0.3, gain=-0.2))
+
+
+REVISIONS = [
+    World(f"0/1, discordance {d:g}, {gain:+.0%}", discordance=d, gain=gain)
+    for d, gain in ((0.01, 0), (0.05, 0), (0.1, 0), (0.05, -0.02), (0.1, -0.05), (0.1, -0.1), (0.2, -0.2))
+]
 
 
 def table(title: str, rule: Rule, worlds: list[World], finding: str, runs: int, horizon: int) -> Iterator[str]:
@@ -221,6 +233,8 @@ def main() -> None:
         table("online gate, equal models", online, EQUAL, "pass", runs, horizon),
         table("online gate, unequal models", online, BETTER, "pass", runs, horizon),
         table("guard", guard, WORSE, "fail", runs, horizon),
+        table("refresh test: newer revisions fail", refresh, REVISIONS, "fail", runs, horizon),
+        table("refresh test: newer revisions pass", refresh, REVISIONS, "pass", runs, horizon),
         table("z-test, looked at every 100 labels", z_test, naive, "pass", runs, horizon),
         table("canary of 10 %, fixed threshold", canary, naive, "pass", runs, horizon),
     ):

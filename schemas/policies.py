@@ -91,12 +91,19 @@ class Drift(Declared):
 
 
 class Rollout(Declared):
-    """How a challenger takes over: shadow, then these shares of the traffic, each for a time and labelled requests."""
+    """How a challenger takes over: shadow, then these shares of the traffic, each for a time and labelled requests.
+
+    The champion's newer revisions serve at most every `refresh_s`. An `anchor`, an older revision, answers this share
+    of the examples too, so that revisions which learn what is wrong are found out; 0: there is none. It stays for
+    `anchor_s` at least.
+    """
 
     steps: tuple[float, ...] = (0.1, 0.5)
     step_s: float = Field(600, ge=0)
     step_requests: int = Field(200, ge=1)
     refresh_s: float = Field(1.0, ge=0)
+    anchor: float = Field(0.0, ge=0, le=1)
+    anchor_s: float = Field(3_600, ge=0)
 
 
 class Labels(Declared):

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 from headrace.infra import pipeline_files
 from headrace.infra.system import CHAIN, System
-from headrace.schemas.stream import PredictionMade
+from headrace.schemas.control import AliasRemoved, ModelUpdated
+from headrace.schemas.stream import ExampleArrived, LabelArrived, PredictionMade
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 SOURCE = '''
@@ -58,3 +59,28 @@ class Life:
         """Every answer, in order."""
         records = self.system.records("<p>.predictions", "side")
         return [r.event for r in records if isinstance(r.event, PredictionMade)]
+
+    def live(self, rows, *, turned=False, y=None):
+        """Publish rows with their labels. Turned round: the other side is true. `y` is drawn where none is given."""
+        for _ in range(rows):
+            self.row += 1
+            at, x = self.time(self.row), self.rng.gauss(0, 1)
+            features = {"x": x, "y": self.rng.random() if y is None else y}
+            self.system.publish("side", ExampleArrived(id=str(self.row), time=at, features=features))
+            self.system.publish("side", LabelArrived(id=str(self.row), time=at, label=(x > 0) != turned))
+        return self
+
+    def moves(self):
+        """Every move of an alias: its name, its version, "" where it was removed."""
+        return [
+            (event.alias, event.version if isinstance(event, ModelUpdated) else "")
+            for event in self.events(ModelUpdated, AliasRemoved)
+        ]
+
+    def accuracy(self, last):
+        """Of what was served, over the last rows."""
+        records = self.system.records("<p>.predictions", "side")
+        made = self.predictions()[-last:]
+        labels = {r.event.id: r.event.label for r in records if isinstance(r.event, LabelArrived)}
+        served = [(p.predictions[p.served].value > 0.5) == labels[p.id] for p in made if p.served]
+        return sum(served) / len(served)

@@ -83,9 +83,9 @@ def futile(gain: float = 0.01) -> EProcess:
     return EProcess(-gain, sign=-1)
 
 
-def worse() -> EProcess:
-    """Evidence against "the new model is not worse": the guard behind a promotion."""
-    return EProcess(sign=-1)
+def worse(by: float = 0.0) -> EProcess:
+    """Evidence against "the new model is not worse, or by less than `by`": the guard behind a promotion."""
+    return EProcess(by, sign=-1)
 
 
 def no_worse(by: float = 0.02) -> EProcess:

@@ -34,7 +34,9 @@ ARMS: dict[Kind, tuple[str, str]] = {
     "online": ("champion", "challenger"),
     "guard": ("previous", "champion"),
     "canary": ("champion", "challenger"),
+    "refresh": ("anchor", "champion"),
 }
+ANYWHERE = ("guard", "refresh")  # whether a canary is under way or not
 REFERENCE = 5_000  # rows from before, by which a loss is fixed and the old run's inflation is known
 FEWEST = 200
 MATURE = 4  # times the delay of 99 % of the labels
@@ -75,7 +77,9 @@ def weigh(
     for kind, (old, new) in ARMS.items():
         trial = evidence.trials.get(kind)
         both = (arms[old], arms[new]) if old in arms and new in arms else None
-        if both is not None and kind != "guard" and (kind == "canary") != (made.share is not None):
+        if both is not None and kind == "refresh" and both[0].learned_to == both[1].learned_to:
+            both = None  # one revision twice
+        if both is not None and kind not in ANYWHERE and (kind == "canary") != (made.share is not None):
             if trial is not None and epoch > trial.epoch:
                 _close(evidence, trial, waiting)
             both = None
@@ -91,7 +95,7 @@ def weigh(
             trial.epoch = max(trial.epoch, epoch)
             if kind == "canary":
                 _count(trial, event, both)
-            if both[0].learned_to == both[1].learned_to or trial.is_frozen:
+            if both[0].learned_to == both[1].learned_to or trial.is_frozen or kind == "refresh":
                 pair = _pair(trial, event, both, slices)
             else:
                 trial.unequal += 1
@@ -129,7 +133,15 @@ def _close(evidence: Evidence, trial: Trial, waiting: Table) -> None:
 
 
 def _is_of(trial: Trial | None, both: Both, epoch: int) -> bool:
-    return trial is not None and (trial.old, trial.new) == (both[0].run, both[1].run) and epoch >= trial.began_epoch
+    if trial is None or (trial.old, trial.new) != _names(trial.kind, both) or epoch < trial.began_epoch:
+        return False
+    return trial.kind != "refresh" or not trial.is_over or epoch <= trial.epoch  # each anchor is tested again
+
+
+def _names(kind: Kind, both: Both) -> tuple[str, str]:
+    """The two that are compared: runs, or an older revision and the run that it is of."""
+    old, new = both
+    return (f"{old.run}@{old.learned_to}" if kind == "refresh" else old.run), new.run
 
 
 def _begin(
@@ -144,7 +156,7 @@ def _begin(
         return None
     metric = metric_of(task, policies.success)
     loss = fixed_by(task, metric, rows)
-    old, new = both[0].run, both[1].run
+    old, new = _names(kind, both)
     evidence.trials[kind] = begun = trials.begin(
         kind,
         old,
@@ -154,11 +166,12 @@ def _begin(
         policies=policies,
         loss=loss,
         metric=metric,
-        slices=_of_enough_rows(rows),
+        slices=() if kind == "refresh" else _of_enough_rows(rows),
         classes=Counter() if task == "regression" else Counter(row.label for row in rows),
-        inflated=_inflated(loss, rows, old),
+        inflated=_inflated(loss, rows, both[0].run),
         ripening=Ripening(list(ARMS).index(kind), _mature_ms(evidence.delays, policies.labels)),
     )
+    begun.pinned = both[1].learned_to if kind == "refresh" else None
     evidence.is_open = True
     return begun
 
@@ -166,6 +179,7 @@ def _begin(
 def _judge(evidence: Evidence, trial: Trial, waiting: Table, record: Record) -> list[Emit]:
     """Count what is ripe by now, and tell what it decides: of several passes the last, which says all."""
     told: list[Emit] = []
+    trial.clock_ms = max(trial.clock_ms, record.known_ms)
     for pair in trial.ripening.take(waiting):
         trial.add(pair)
         decision = decide(trial)
@@ -190,13 +204,14 @@ def _told(trial: Trial, decision: Decision, record: Record) -> Emit:
         pipeline=record.pipeline,
         run=trial.new,
         request="",
-        stage="guard" if trial.kind == "guard" else "online",
+        stage="online" if trial.kind == "canary" else trial.kind,
         verdict=decision.verdict,
         checks=decision.checks,
         n_labels=trial.n,
         offset=record.offset + 1,
         against=trial.old,
         epoch=trial.epoch,
+        snapshot_offset=trial.pinned,
         share=None if trial.step is None else trial.step.share,
     )
     return Emit("model-validations", event, record.pipeline.encode(), partition=0)

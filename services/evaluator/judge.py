@@ -21,7 +21,7 @@ from headrace.infra.pipeline_files import load_stored
 from headrace.pipeline import Pipeline
 from headrace.ranges import without
 from headrace.recipes import made_up_examples
-from headrace.schemas.control import Check, ModelValidated, PipelineReleased, ReleaseDefinition
+from headrace.schemas.control import Check, ModelValidated, PipelineReleased, ReleaseDefinition, Verdict
 from headrace.schemas.stream import ExampleLabelled, Features
 from headrace.schemas.topics import full_name
 from headrace.services.evaluator import gates
@@ -71,7 +71,7 @@ def verdict(job: Job, checks: list[Check], snapshot: Snapshot | None = None, **c
         run=job.run,
         request=job.request,
         stage=job.stage,
-        verdict=gates.overall(checks),
+        verdict=_overall(job, checks),
         checks=tuple(checks),
         n_labels=job.n_labels,
         offset=job.end_offset,
@@ -81,6 +81,12 @@ def verdict(job: Job, checks: list[Check], snapshot: Snapshot | None = None, **c
         against=job.against,
         **costs,
     )
+
+
+def _overall(job: Job, checks: list[Check]) -> Verdict:
+    """A snapshot that cannot be the next anchor does not say that the revisions since got worse."""
+    found = gates.overall(checks)
+    return "error" if job.stage == "refresh" and found == "fail" else found
 
 
 def failed(job: Job, why: str, snapshot: Snapshot | None = None) -> ModelValidated:

@@ -1,4 +1,5 @@
-"""Keeps the gates' open jobs: a run that reached the end of its range is judged offline, then as a file in a process.
+"""Keeps the gates' open jobs: a run that reached the end of its range is judged offline, then as a file in a process;
+so is the revision that is to be the next anchor, once the refresh test passed.
 
 The fold only remembers what is due; `jobs.py` does the work. A verdict closes its job when it is read back from
 the log like everybody else's, so the first one wins and a crash only starts the job again.
@@ -25,7 +26,7 @@ from headrace.schemas.control import (
 )
 from headrace.schemas.record import Emit, Record
 
-JobStage = Literal["offline", "infra"]
+JobStage = Literal["offline", "infra", "refresh"]
 
 World = type(None)
 
@@ -133,7 +134,9 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
             gated.epoch = event.epoch
         case TrainingCompleted() if event.run in gated.runs and event.run not in gated.named:
             return _completed(gated, event, record)
-        case ModelValidated(stage="offline" | "infra"):
+        case ModelValidated(stage="refresh", verdict="pass", snapshot_uri=None) if event.run in gated.runs:
+            gated.jobs[event.run, "refresh"] = _next_anchor(gated, event, record)
+        case ModelValidated(stage="offline" | "infra" | "refresh"):
             _judged(gated, event)
         case _:
             pass
@@ -164,7 +167,7 @@ def _completed(gated: Gated, event: TrainingCompleted, record: Record) -> list[E
         recipe=started.recipe,
         forced=event.release in gated.ungated and gated.champion is None,
     )
-    if not job.forced and any(run == event.run for run, _ in gated.jobs):
+    if not job.forced and any(run == event.run and stage != "refresh" for run, stage in gated.jobs):
         gated.newest[event.run] = job
         return []
     gated.jobs[event.run, "offline"] = job
@@ -186,7 +189,7 @@ def _completed(gated: Gated, event: TrainingCompleted, record: Record) -> list[E
 
 def _judged(gated: Gated, event: ModelValidated) -> None:
     """Close the job that the verdict answers: an offline pass opens the infra job, a fail the newest completion's."""
-    job = gated.jobs.get((event.run, _stage(event)))
+    job = next((job for (run, stage), job in gated.jobs.items() if (run, stage) == (event.run, event.stage)), None)
     if job is None or job.end_offset != event.offset:
         return
     del gated.jobs[event.run, job.stage]
@@ -198,12 +201,33 @@ def _judged(gated: Gated, event: ModelValidated) -> None:
             snapshot_offset=event.snapshot_offset,
             forced=False,
         )
-    elif event.verdict != "pass" and event.run in gated.newest:
+    elif job.stage != "refresh" and event.verdict != "pass" and event.run in gated.newest:
         gated.jobs[event.run, "offline"] = gated.newest.pop(event.run)
 
 
-def _stage(event: ModelValidated) -> JobStage:
-    return "offline" if event.stage == "offline" else "infra"
+def _next_anchor(gated: Gated, event: ModelValidated, record: Record) -> Job:
+    """The newest kept revision of a run up to the one with which its refresh test began."""
+    started = gated.runs[event.run]
+    place = header(record.headers, ORIGIN, 7) or f"{record.topic}/{record.partition}/{record.offset}"
+    return Job(
+        stage="refresh",
+        pipeline=event.pipeline,
+        run=event.run,
+        request=event.request,
+        release=started.release,
+        seed=started.seed,
+        excluded=started.excluded,
+        n_labels=event.n_labels,
+        start_offset=started.start_offset,
+        end_offset=event.offset,
+        epoch=event.epoch,
+        sequence=record.sequence,
+        known_ms=record.known_ms,
+        correlation=header(record.headers, "ce_correlationid", 5) or place,
+        causation=place,
+        against=event.against,
+        snapshot_offset=event.snapshot_offset,
+    )
 
 
 def _forget(gated: Gated, run: str) -> None:
@@ -212,4 +236,5 @@ def _forget(gated: Gated, run: str) -> None:
     gated.skipped.pop(run, None)
     gated.jobs.pop((run, "offline"), None)
     gated.jobs.pop((run, "infra"), None)
+    gated.jobs.pop((run, "refresh"), None)
     gated.newest.pop(run, None)

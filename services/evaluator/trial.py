@@ -1,7 +1,7 @@
 """One comparison of two runs on the same rows, and what its pairs add up to.
 
 `online`: is the challenger better than the champion? `canary`: is it worse, now that it serves some units? `guard`: is
-the new champion worse than the previous model?
+the new champion worse than the previous model? `refresh`: are the champion's newer revisions worse than its anchor?
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from headrace.schemas.policies import Gates, Labels, Metric, Policies, Rollout
+from headrace.schemas.record import BEFORE_ALL_MS
 from headrace.schemas.stream import Label
 from headrace.services.evaluator.canary import Step
 from headrace.services.evaluator.doubt import Doubt
@@ -19,9 +20,10 @@ from headrace.services.evaluator.gates import MISSING_ALLOWED
 from headrace.services.evaluator.paired_loss import PairedLoss
 from headrace.services.evaluator.ripening import Pair, Ripening
 from headrace.services.evaluator.running_metric import RunningMetric
-from headrace.statistics.e_process import EProcess, Inflation, better, futile, worse
+from headrace.statistics.e_process import EProcess, Inflation, better, futile, no_worse, worse
 
-Kind = Literal["online", "guard", "canary"]
+Kind = Literal["online", "guard", "canary", "refresh"]
+MARGIN = 0.02  # of mean loss, between an anchor and newer revisions of its run
 GAIN_WORTH = 0.01  # going on for less is in vain
 RARE_SHARE = 0.01  # of several classes, those with a smaller share cannot decide anything
 
@@ -33,8 +35,8 @@ class Trial:
     `epoch` is the newest of its rows; frozen arms learn no more, so what they had learned may differ.
     `inflated` is the inflation of the old run's own losses, None where it is not known. `rung`: the next of the
     ladder of limits to tell a pass at. `timely` and `late` count rows by arm and by the class that it had said. `step`
-    is the canary's. `slices` holds the slices that are judged, fixed when the trial begins: how many there are sets
-    their limit.
+    is the canary's, `clock_ms` the newest known time, `pinned` the offset of the revision that a refresh test began
+    with. `slices` holds the slices that are judged, fixed when the trial begins: how many there are sets their limit.
     """
 
     kind: Kind
@@ -65,6 +67,8 @@ class Trial:
     late: Counter[tuple[int, Label]] = field(default_factory=Counter)
     rung: int = 0
     step: Step | None = None
+    clock_ms: int = BEFORE_ALL_MS
+    pinned: int | None = None
     slices: dict[str, Doubt] = field(default_factory=dict)
     is_over: bool = False
 
@@ -151,6 +155,7 @@ def begin(
 ) -> Trial:
     """A trial without a pair. `classes` counts the labels from before it; of several, rare ones are no condition."""
     gates = policies.gates
+    is_refresh = kind == "refresh"
     judged: list[Label] = [label for label, n in classes.items() if n >= RARE_SHARE * classes.total()]
     return Trial(
         kind=kind,
@@ -168,7 +173,7 @@ def begin(
         inflated=inflated,
         ripening=ripening,
         metrics=(RunningMetric(metric), RunningMetric(metric)),
-        evidence=better(gates.margin) if kind == "online" else worse(),
-        futility=futile(max(gates.margin, GAIN_WORTH)),
+        evidence=better(gates.margin) if kind == "online" else worse(MARGIN if is_refresh else 0.0),
+        futility=no_worse(MARGIN) if is_refresh else futile(max(gates.margin, GAIN_WORTH)),
         slices={name: Doubt() for name in slices},
     )

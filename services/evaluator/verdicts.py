@@ -29,7 +29,8 @@ def decide(trial: Trial) -> Decision | None:
     """What the pairs so far decide: asked after each."""
     if trial.is_over:
         return None
-    decision = {"online": _promoted, "canary": _stepped, "guard": _guarded}[trial.kind](trial)
+    decide_by = {"online": _promoted, "canary": _stepped, "guard": _guarded, "refresh": _refreshed}
+    decision = decide_by[trial.kind](trial)
     return None if decision is None else _told(trial, decision)
 
 
@@ -114,6 +115,19 @@ def _guarded(trial: Trial) -> Decision | None:
     return Decision(verdict, checks, final=True)
 
 
+def _refreshed(trial: Trial) -> Decision | None:
+    """Worse than the anchor by the margin, or not worse by it: one of the two is found in the end."""
+    gates = trial.gates
+    if trial.n < gates.min_labels:
+        return None
+    if _is_worse(trial):
+        return Decision("fail", _checks(trial), final=True)
+    is_old_enough = trial.clock_ms - trial.began_ms >= trial.rollout.anchor_s * 1000
+    if is_old_enough and trial.reaches(trial.futility, log(1 / gates.alpha)):
+        return Decision("pass", (*_checks(trial), _no_worse(trial)), final=True)
+    return None
+
+
 def _checks(trial: Trial) -> tuple[Check, ...]:
     if trial.watches:
         told = (_evidence(trial), _missing(trial), _coverage(trial), _metric(trial), _rivals(trial))
@@ -135,13 +149,21 @@ def _evidence(trial: Trial) -> Check:
         f"{trial.n - trial.wins - trial.losses}; mean {trial.loss.kind} {trial.sums[1] / n:.4f}, the old run's "
         f"{trial.sums[0] / n:.4f}, gain {gain:+.4f}; variance inflation "
         f"{trial.inflation.factor(trial.inflated):.2f} of {trial.inflation.blocks} blocks; "
-        f"E that it is {'worse' if trial.watches else f'better by more than {trial.evidence.margin:g}'}: "
+        f"E that it is {'worse' if trial.watches else 'better'} by more than {trial.evidence.margin:g}: "
         f"{BETS}"
     )
     verdict: Verdict = "pass" if is_found else "inconclusive"
     if trial.watches:
         verdict = "fail" if is_found else "pass"
     return Check(name="evidence", verdict=verdict, value=e_of(log_e), limit=1 / alpha, n=trial.n, detail=detail)
+
+
+def _no_worse(trial: Trial) -> Check:
+    log_e = trial.log_e(trial.futility)
+    detail = f"E that it is not worse by {-trial.futility.margin:g}: {BETS}"
+    return Check(
+        name="no worse", verdict="pass", value=e_of(log_e), limit=1 / trial.gates.alpha, n=trial.n, detail=detail
+    )
 
 
 def _futility(trial: Trial) -> Check:

@@ -124,6 +124,8 @@ def _followed(training: Training, event: ControlEvent, known_ms: int, offset: in
             if training.champion is not None and training.champion.run != event.run:
                 training.signals = {}
             training.champion = event
+            if event.follows:
+                training.unlearn_to = 0
             if slot is not None and slot.run == event.run:
                 training.slot = None
             told = on_champion(training, event, known_ms)
@@ -171,6 +173,10 @@ def _released(state: State, event: PipelineReleased, known_ms: int) -> list[Emit
 def _judged(training: Training, event: ModelValidated, known_ms: int) -> list[Emit]:
     """Count failures of challengers in a row: the third stops automatic promotion. A guard that passes ends the row."""
     if training.champion is None:
+        return []
+    if event.stage == "refresh":
+        if event.verdict == "fail" and event.run == training.champion.run:
+            training.unlearn_to = event.offset
         return []
     if event.stage == "guard" and event.verdict == "pass":
         training.failures = 0

@@ -84,7 +84,8 @@ class Training:
     challengers since the last alert about performance, `failures` those that failed in a row. Before the time in
     `quiet_until_s` the schedule is not due again: a cron expression read at each tick is 40 s for a year of them.
     No run learns what is `barred`. `skewed` are the partitions of the data whose records are rejected,
-    `signals` the newest alerts of which several together start a training.
+    `signals` the newest alerts of which several together start a training. `unlearn_to` is up to where the champion's
+    revisions learned what made them worse than their anchor.
     """
 
     released: PipelineReleased
@@ -108,6 +109,7 @@ class Training:
     degraded: Degraded | None = None
     skewed: dict[int, Skewed] = field(default_factory=dict)
     signals: dict[str, Signal] = field(default_factory=dict)
+    unlearn_to: int = 0
 
     @property
     def policies(self) -> Policies:

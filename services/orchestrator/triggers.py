@@ -149,13 +149,15 @@ def on_recipe(training: Training, event: PipelineReleased, known_ms: int) -> lis
 def on_frozen(training: Training, event: ModelUpdated, known_ms: int) -> list[Emit]:
     """A version whose run ended serves again, as its newest snapshot: a run that begins with it is to follow.
 
-    Where a bad range was the reason, RangeBarred says so itself, which is read before or after this.
+    Where a bad range was the reason, RangeBarred says so itself, which is read before or after this. Where its own
+    newer revisions were worse, the run leaves out what made them so: with it, it would be they again.
     """
     if event.barred:
         return []
+    start, training.unlearn_to = max(event.snapshot_offset, training.unlearn_to), 0
     asked = request(
         training, f"rollback-{event.epoch}", "rollback", f"version {event.version} serves frozen: {event.reason}",
-        start=event.snapshot_offset,
+        start=start,
         recipe=training.by_recipe.get(event.run),
     ).model_copy(update={"release": event.release, "parent": event.uri})  # fmt: skip
     return take_or_wait(training, asked, known_ms, known_ms)

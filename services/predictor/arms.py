@@ -20,7 +20,7 @@ from headrace.infra.service import Wiring
 from headrace.schemas.control import AliasRemoved, ModelUpdated, PipelineReleased, SnapshotTaken
 from headrace.schemas.stream import Features
 from headrace.schemas.topics import full_name
-from headrace.services.predictor.core import CANARY, Arm, World
+from headrace.services.predictor.core import ANCHOR, CANARY, Arm, World
 from headrace.verbs import same_columns, signature, verbs
 
 TAIL = 200  # snapshots read at start: the newest one that is fit is among them, else the alias' own serves
@@ -209,8 +209,9 @@ class Arms:
 
 
 def _world(table: Table, arms: dict[str, Arm]) -> World:
-    challenger = table.aliases.get(CANARY)
-    return World(_in_order(arms), table.epoch, None if challenger is None else challenger.share)
+    challenger, anchor = table.aliases.get(CANARY), table.aliases.get(ANCHOR)
+    sample = table.releases[anchor.release].definition.policies.rollout.anchor if anchor is not None else 0.0
+    return World(_in_order(arms), table.epoch, None if challenger is None else challenger.share, sample)
 
 
 def _in_order(arms: dict[str, Arm]) -> dict[str, Arm]:

@@ -3,6 +3,8 @@
 Exactly one PredictionMade for each example, to the same partition, whatever the models do. What may differ when it
 is made again (a newer model) leaves nothing in the state, so the first prediction in the log is the one that counts.
 
+The anchor answers a sample of the examples, chosen by a hash of their id.
+
 In a canary the challenger's answer is served to its share of the units, the same units each time; where it has none,
 the champion's is.
 """
@@ -30,7 +32,7 @@ from headrace.verbs import project
 
 CLASSES_AT_MOST = 1_000  # open classes are bounded; later ones can no longer become the majority
 
-SERVES, CANARY = "champion", "challenger"
+SERVES, CANARY, ANCHOR = "champion", "challenger", "anchor"
 EXAMPLES = (ExampleArrived, FeaturesComputed)
 
 
@@ -53,12 +55,15 @@ class Arm:
 class World:
     """The arms by alias, the epoch of the aliases, and the share of units that the challenger serves in a canary.
 
+    `sample` is the share of examples that the anchor answers too.
+
     Replaced as a whole, between two records.
     """
 
     arms: Mapping[str, Arm] = field(default_factory=dict)
     epoch: int = 0
     share: float | None = None
+    sample: float = 0.0
 
 
 def example_world() -> World:
@@ -108,6 +113,8 @@ def _prediction(state: State, event: ExampleArrived | FeaturesComputed, record: 
     if not event.history:
         features = event.features
         for alias, arm in world.arms.items():
+            if alias == ANCHOR and place_of(ANCHOR, event.id) >= world.sample:
+                continue
             predictions[alias] = made = _ask(arm, features, state.release)
             if alias == SERVES and made.value is not None:
                 served = alias

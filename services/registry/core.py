@@ -32,6 +32,7 @@ from headrace.schemas.control import (
 )
 from headrace.schemas.record import Emit, Record
 from headrace.schemas.signing import sign
+from headrace.services.registry.anchor import anchored
 from headrace.services.registry.barring import asked_to_bar, is_about_a_range
 from headrace.services.registry.models import Models, Run, Version, remove
 from headrace.services.registry.moves import asked_to_pin, asked_to_promote, asked_to_roll_back
@@ -72,6 +73,11 @@ def step(state: State, record: Record, world: World) -> list[Emit]:
     if not isinstance(event, ControlEvent):
         return []
     found = state.pipelines.get(event.pipeline)
+    told = _decided(state, found, event, record.known_ms, world)
+    return told if found is None else [*told, *anchored(found, told)]
+
+
+def _decided(state: State, found: Models | None, event: ControlEvent, known_ms: int, world: World) -> list[Emit]:
     match event:
         case ReleaseAsked():
             return _release(state, found, event, world)
@@ -80,7 +86,7 @@ def step(state: State, record: Record, world: World) -> list[Emit]:
         case PromotionAsked() | RollbackAsked() | PinAsked():
             return _move(found, event)
         case _ if found is not None and not found.retired:
-            return _followed(found, event, record.known_ms)
+            return _followed(found, event, known_ms)
         case _:
             return []
 

@@ -7,6 +7,7 @@ from typing import get_args
 from headrace.schemas.control import ModelUpdated, ModelValidated, RequestRefused
 from headrace.schemas.policies import Metric
 from headrace.schemas.record import Emit
+from headrace.services.registry.anchor import refreshed
 from headrace.services.registry.models import (
     Models,
     Run,
@@ -29,6 +30,8 @@ def judged(found: Models, event: ModelValidated, known_ms: int) -> list[Emit]:
             return _online(found, event)
         case "guard":
             return _guarded(found, event)
+        case "refresh":
+            return refreshed(found, event)
         case _:
             return []
 

@@ -55,7 +55,7 @@ class Trained:
     """One pipeline: the runs that live, newest last; the alias of each run that has one; requests answered.
 
     `versions` are the snapshots that an alias ever named, a few a week: a rollback may go back to any of them.
-    `pinned` are those that a person wants kept.
+    `pinned` are those that a person wants kept, `anchor` is the one that may serve again.
     `passed` is where a run's offline gate passed. `chosen` are runs that passed both gates and wait for the registry's
     word, each with why it ends if that is no: a run that becomes champion meanwhile would serve and learn no more.
     What is `barred` no run that starts later learns, whoever asked for it before he knew.
@@ -67,6 +67,7 @@ class Trained:
     aliases: dict[str, ModelUpdated] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     pinned: set[str] = field(default_factory=set)
+    anchor: str = ""
     answered: list[str] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     passed: dict[str, int] = field(default_factory=dict)
@@ -77,7 +78,7 @@ class Trained:
     @property
     def kept(self) -> set[str]:
         """The snapshots that are never thinned out."""
-        return self.versions.keys() | self.pinned
+        return {*self.versions, *self.pinned, self.anchor}
 
 
 @dataclass(slots=True)
@@ -211,7 +212,10 @@ def _lineage(kind: lineage.State, started: RunStarted, known_ms: int, why: str =
 
 
 def _alias_moved(trained: Trained, event: ModelUpdated) -> list[Emit]:
-    """A run ends where its last alias went to another run, or where it serves frozen."""
+    """A run ends where its last alias went to another run, or where it serves frozen; an anchor is a snapshot alone."""
+    if event.alias == "anchor":
+        trained.anchor = event.uri
+        return []
     before = trained.aliases.get(event.alias)
     trained.aliases[event.alias] = event
     trained.chosen.pop(event.run, None)

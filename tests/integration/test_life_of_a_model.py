@@ -10,7 +10,6 @@ import side
 from headrace.reproduce import log as reproduce_log
 from headrace.reproduce import model as again
 from headrace.schemas.control import (
-    AliasRemoved,
     DriftDetected,
     ModelUpdated,
     ModelValidated,
@@ -22,7 +21,6 @@ from headrace.schemas.control import (
     TrainingAsked,
     TrainingRequested,
 )
-from headrace.schemas.stream import ExampleArrived, LabelArrived
 from headrace.why import chain, words
 
 POLICIES = """
@@ -36,31 +34,6 @@ class Life(side.Life):
 
     def __init__(self, home, *, on_alert=True):
         super().__init__(home, side.source(POLICIES.format(on_alert)))
-
-    def live(self, rows, *, turned=False):
-        """Publish rows with their labels; where the rule is turned round, the other side is true."""
-        for _ in range(rows):
-            self.row += 1
-            at, x = self.time(self.row), self.rng.gauss(0, 1)
-            example = ExampleArrived(id=str(self.row), time=at, features={"x": x, "y": self.rng.random()})
-            self.system.publish("side", example)
-            self.system.publish("side", LabelArrived(id=str(self.row), time=at, label=(x > 0) != turned))
-        return self
-
-    def moves(self):
-        """Every move of an alias: its name, its version, "" where it was removed."""
-        return [
-            (event.alias, event.version if isinstance(event, ModelUpdated) else "")
-            for event in self.events(ModelUpdated, AliasRemoved)
-        ]
-
-    def accuracy(self, last):
-        """Of what was served, over the last rows."""
-        records = self.system.records("<p>.predictions", "side")
-        made = self.predictions()[-last:]
-        labels = {r.event.id: r.event.label for r in records if isinstance(r.event, LabelArrived)}
-        served = [(p.predictions[p.served].value > 0.5) == labels[p.id] for p in made if p.served]
-        return sum(served) / len(served)
 
 
 @pytest.fixture(scope="module")
