@@ -67,11 +67,11 @@ def rainfall_rows(limit: int | None = None) -> Rows:
         yield {name: float(value) for name, value in row.items()}, label
 
 
-def flipped_rows() -> Rows:
+def flipped_rows(seed: int = FLIPPED_SEED) -> Rows:
     """SEA concepts (Street and Kim 2001, https://doi.org/10.1145/502512.502568): a sum of two above 7, then above 9."""
     from river.datasets import synth
 
-    before, after = (synth.SEA(variant, seed=FLIPPED_SEED + number) for number, variant in enumerate((2, 1)))
+    before, after = (synth.SEA(variant, seed=seed + number) for number, variant in enumerate((2, 1)))
     for x, above in itertools.chain(itertools.islice(before, FLIPS_AT), after):
         yield dict(zip(("first", "second", "third"), x.values(), strict=True)), bool(above)
 

@@ -175,9 +175,8 @@ def _judged(training: Training, event: ModelValidated, known_ms: int) -> list[Em
     if training.champion is None:
         return []
     if event.stage == "refresh":
-        if event.verdict == "fail" and event.run == training.champion.run:
-            training.unlearn_to = event.offset
-        return []
+        is_bad = event.verdict == "fail" and event.run == training.champion.run
+        return _went_back(training, event, known_ms) if is_bad else []
     if event.stage == "guard" and event.verdict == "pass":
         training.failures = 0
         return []
@@ -197,6 +196,23 @@ def _judged(training: Training, event: ModelValidated, known_ms: int) -> list[Em
     training.paused = True
     reason = f"{training.failures} challengers failed in a row, the last one run {event.run} in its {event.stage} gate"
     paused = AutomationPaused(pipeline=event.pipeline, reason=reason, numbers={"failures": training.failures})
+    return [Emit("decisions", paused, event.pipeline.encode(), partition=0)]
+
+
+def _went_back(training: Training, event: ModelValidated, known_ms: int) -> list[Emit]:
+    """The anchor is to serve, and a run to go on from it; where that happens again soon, a person looks first."""
+    training.unlearn_to = event.offset
+    since_s, cooldown_s = (known_ms - training.returned_ms) / 1000, training.policies.triggers.cooldown_s
+    training.returned_ms = known_ms
+    if since_s >= cooldown_s or training.paused:
+        return []
+    training.paused = True
+    paused = AutomationPaused(
+        pipeline=event.pipeline,
+        reason=f"revisions were worse than their anchor twice within {cooldown_s:g} s, the last time those of run "
+        f"{event.run}: the anchor serves until `headrace resume` and `headrace train {event.pipeline}`",
+        numbers={"since_s": since_s, "cooldown_s": cooldown_s},
+    )
     return [Emit("decisions", paused, event.pipeline.encode(), partition=0)]
 
 

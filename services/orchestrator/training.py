@@ -85,7 +85,7 @@ class Training:
     `quiet_until_s` the schedule is not due again: a cron expression read at each tick is 40 s for a year of them.
     No run learns what is `barred`. `skewed` are the partitions of the data whose records are rejected,
     `signals` the newest alerts of which several together start a training. `unlearn_to` is up to where the champion's
-    revisions learned what made them worse than their anchor.
+    revisions learned what made them worse than their anchor, `returned_ms` when that was last found.
     """
 
     released: PipelineReleased
@@ -110,6 +110,7 @@ class Training:
     skewed: dict[int, Skewed] = field(default_factory=dict)
     signals: dict[str, Signal] = field(default_factory=dict)
     unlearn_to: int = 0
+    returned_ms: int = BEFORE_ALL_MS
 
     @property
     def policies(self) -> Policies:

@@ -150,14 +150,15 @@ def on_frozen(training: Training, event: ModelUpdated, known_ms: int) -> list[Em
     """A version whose run ended serves again, as its newest snapshot: a run that begins with it is to follow.
 
     Where a bad range was the reason, RangeBarred says so itself, which is read before or after this. Where its own
-    newer revisions were worse, the run leaves out what made them so: with it, it would be they again.
+    newer revisions were worse, the run leaves out what made them so: with it, it would be they again; while automatic
+    promotion is paused there is none.
     """
-    if event.barred:
+    unlearn_to, training.unlearn_to = training.unlearn_to, 0
+    if event.barred or (unlearn_to and training.paused):
         return []
-    start, training.unlearn_to = max(event.snapshot_offset, training.unlearn_to), 0
     asked = request(
         training, f"rollback-{event.epoch}", "rollback", f"version {event.version} serves frozen: {event.reason}",
-        start=start,
+        start=max(event.snapshot_offset, unlearn_to),
         recipe=training.by_recipe.get(event.run),
     ).model_copy(update={"release": event.release, "parent": event.uri})  # fmt: skip
     return take_or_wait(training, asked, known_ms, known_ms)

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from orchestrated import HOUR_MS, Told
 from registered import INFRA, OFFLINE, RETIRE, ask, fold, started, validated
 
 from headrace.schemas.control import Check, ModelUpdated, ModelValidated, RollbackAsked
@@ -135,3 +136,44 @@ def test_a_snapshot_that_cannot_serve_is_no_anchor_and_says_nothing_about_the_ch
 def test_a_job_of_the_anchor_holds_up_no_gate_of_its_run():
     done = validated("offline", verdict="fail")
     assert [job.stage for job in jobs(started(), refresh("pass"), done)] == ["refresh"]
+
+
+# --- the orchestrator ---------------------------------------------------------------------------------------
+
+
+def went_back(told, offset=1_500):
+    """The refresh test of the champion fails, and the registry lets the anchor serve."""
+    run = told.state.pipelines["rain"].champion.run
+    failed = refresh("fail", run=run).model_copy(update={"offset": offset})
+    return [*told(failed), *told.win(1, run, follows=False)]
+
+
+def served(**triggers):
+    told = Told((), **triggers)
+    told.win(1)
+    return told
+
+
+def test_the_fork_learns_from_the_verdict_on_and_not_what_made_the_revisions_worse():
+    (asked,) = went_back(served())
+    assert (asked.trigger, asked.parent, asked.start) == ("rollback", "model/1", 1_500)
+
+
+def test_a_person_who_goes_back_later_gets_a_run_that_learns_on_from_there():
+    told = served()
+    went_back(told)
+    told.win(2)
+    (asked,) = told.win(1, "run-first-model-1", follows=False)
+    assert asked.start == 200
+
+
+@pytest.mark.parametrize(("hours", "kinds"), [(0.5, ["AutomationPaused"]), (2, ["TrainingRequested"])])
+def test_a_second_return_within_the_cooldown_stops_and_asks_a_person(hours, kinds):
+    told = served(cooldown_s=3_600)
+    went_back(told)
+    told.win(2)
+    told.now_ms += int(hours * HOUR_MS)
+    again = went_back(told, 9_000)
+    assert [type(one).__name__ for one in again] == kinds
+    if hours < 1:
+        assert again[0].numbers == {"since_s": 1_800, "cooldown_s": 3_600}
