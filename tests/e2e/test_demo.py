@@ -51,6 +51,7 @@ def test_the_demo_tells_what_happened(told):
 
 
 @pytest.mark.kafka
+@pytest.mark.slow
 def test_where_the_rule_changes_a_challenger_takes_over_and_the_report_shows_what_that_was_worth(told):
     report = told("--story", "flip", "--rows", "7200")  # at its own pace, slow through the change
     champions = [one["version"] for one in report["versions"] if one["alias"] == "champion"]
