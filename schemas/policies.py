@@ -20,7 +20,7 @@ class Success(Declared):
     at_least: float | None = None
     at_most: float | None = None
 
-    def __init__(self, metric: Metric = "accuracy", **limits: float | None) -> None:
+    def __init__(self, /, metric: Metric = "accuracy", **limits: float | None) -> None:
         super().__init__(metric=metric, **limits)  # type: ignore[call-arg]
 
     def is_met(self, value: float) -> bool:
@@ -39,7 +39,7 @@ class Alerts(Declared):
     need: Literal["any", "all"] | int = "all"
     within_s: float = Field(86_400, gt=0)
 
-    def __init__(self, *of: str, **rule: Any) -> None:
+    def __init__(self, /, *of: str, **rule: Any) -> None:
         super().__init__(**{"of": of, **rule})
 
     @property
@@ -136,8 +136,8 @@ class Slice(Declared):
     feature: str
     edges: tuple[float, ...] = ()
 
-    def __init__(self, feature: str, edges: Sequence[float] = ()) -> None:
-        super().__init__(feature=feature, edges=edges)  # type: ignore[call-arg]
+    def __init__(self, /, feature: str | None = None, edges: Sequence[float] = (), **unknown: Any) -> None:
+        super().__init__(feature=feature, edges=edges, **unknown)  # type: ignore[call-arg]  # refuses what is unknown
 
 
 class Policies(Declared):

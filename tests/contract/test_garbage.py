@@ -7,10 +7,12 @@ import garbage
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from headrace.infra.bus import TopicSpec
 from headrace.infra.memory_bus import MemoryBus
 from headrace.infra.runtime import FoldRunner, Worker
+from headrace.schemas.policies import Policies
 from headrace.schemas.topics import full_name, parse_name
 from headrace.services import FOLDS
 
@@ -124,3 +126,9 @@ def asks_for_topics_that_are_not_there(value, headers):
     except ValueError:
         return False
     return isinstance(told, dict) and (told.get("pipeline"), told.get("partitions", 1)) != ("rain", 1)
+
+
+@pytest.mark.parametrize("one", [{"fea/ure": "x"}, {}, {"feature": "x", "self": 1}, {"feature": "x", "edge": [1]}])
+def test_a_slice_that_is_none_is_refused_like_any_other_field(one):
+    with pytest.raises(ValidationError):
+        Policies.model_validate({"slices": [one]})
