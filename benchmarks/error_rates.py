@@ -32,7 +32,7 @@ Loss = Literal["0/1 loss", "Brier", "absolute error"]
 NOISE = {"Brier": 0.5, "absolute error": 0.35}  # what one arm's answer has for itself
 ROW_MS = 1_000  # between two predictions
 LATE = 500
-RARE_LOOK, Z = 100, 1.645
+LOOK_EACH, Z = 100, 1.645
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,9 @@ def judged(kind: Kind, world: World, seed: int, horizon: int) -> Result:
     trial, table = trial_of(kind, world), dict[int, Waiting]()
     for at, number, oldest, pair in arrivals(world, random.Random(seed), horizon):
         trial.ripening.put(table, (0, number), Waiting(number * ROW_MS, pair), oldest, at * ROW_MS)
-        trial.clock_ms = at * ROW_MS
         for ripe in trial.ripening.take(table):
             trial.add(ripe)
-            decision = decide(trial)
+            decision = decide(trial, at * ROW_MS)
             if decision is not None:
                 return Result(decision.verdict, trial.n)
     return Result("none", trial.n)
@@ -135,7 +134,7 @@ def z_test(world: World, seed: int, horizon: int) -> Result:
     n, total, squares = 0, 0.0, 0.0
     for _, old, new in pairs_of(world, random.Random(seed)):
         n, total, squares = n + 1, total + old - new, squares + (old - new) ** 2
-        if n % RARE_LOOK == 0 and n >= Policies().gates.min_labels:
+        if n % LOOK_EACH == 0 and n >= Policies().gates.min_labels:
             spread = sqrt(max(squares / n - (total / n) ** 2, 1e-12) / n)
             if total / n / spread > Z:
                 return Result("pass", n)

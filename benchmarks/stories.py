@@ -103,9 +103,7 @@ def take_back(system: System, story: Story, bad: range) -> None:
     """Ask for the rollback of the bad rows' time."""
     from_ms, to_ms = (START_MS + (row + 1) * ROW_MS for row in (bad.start, bad.stop))
     found = bad_range.look_up(story.name, from_ms, to_ms, system.bus, system.artifacts)
-    asked = RollbackAsked(
-        pipeline=story.name, request="rollback", by="you", bad_from_ms=from_ms, bad_to_ms=to_ms, **found.fields()
-    )
+    asked = RollbackAsked(pipeline=story.name, request="rollback", by="you", **found.fields())
     system.ask(asked)
 
 

@@ -52,15 +52,17 @@ class Good:
 
 @dataclass(frozen=True)
 class BadRange:
-    """So many examples, their offsets, and the newest snapshot that did not learn from them, if any is kept."""
+    """So many examples of a time, their offsets, and the newest snapshot without them, if any is kept."""
 
+    from_ms: int
+    to_ms: int
     examples: int
     ranges: Ranges
     good: Good | None
 
     def fields(self) -> dict[str, Any]:
         """What a RollbackAsked says of it."""
-        told: dict[str, Any] = {"bad_ranges": self.ranges}
+        told: dict[str, Any] = {"bad_from_ms": self.from_ms, "bad_to_ms": self.to_ms, "bad_ranges": self.ranges}
         if self.good is not None:
             told |= {"version": self.good.version, "uri": self.good.uri, "snapshot_offset": self.good.offset}
         return told
@@ -92,7 +94,8 @@ def look_up(pipeline: str, from_ms: int, to_ms: int, bus: Bus, artifacts: Artifa
     models = _models(pipeline, bus, namespace)
     served = {one.version for one in models.history if isinstance(one, ModelUpdated) and one.alias == "champion"}
     found = _newest_good(models, served, ranges, log.records(bus, namespace, "<p>.snapshots", pipeline))
-    return BadRange(examples, ranges, next((good for good in found if _is_kept(good.uri, artifacts)), None))
+    kept = next((good for good in found if _is_kept(good.uri, artifacts)), None)
+    return BadRange(from_ms, to_ms, examples, ranges, kept)
 
 
 def of_a_version(pipeline: str, version: int, bus: Bus, namespace: str = "") -> Good | None:

@@ -169,7 +169,7 @@ def _of_a_range(asked: RollbackAsked, bad_from: str | None, bad_to: str | None) 
         f"{found.examples:,} labelled examples came from {bad_from} to {bad_to}, or their labels did; "
         + ("no snapshot from before them is kept." if found.good is None else f"going back to {found.good.name}.")
     )
-    return asked.model_copy(update={"bad_from_ms": from_ms, "bad_to_ms": to_ms, **found.fields()})
+    return asked.model_copy(update=found.fields())
 
 
 def _request(kind: str) -> str:

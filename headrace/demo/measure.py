@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.schemas.stream import Features, Label
+from headrace.services.evaluator.scores import decided
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,6 @@ class Measure:
     in_store: str
 
 
-def answer(value: Any) -> Any:
-    """The label that a served value stands for."""
-    if isinstance(value, float):
-        return value > 0.5
-    return max(value, key=lambda name: value[name]) if isinstance(value, dict) else value
-
-
 def _odds(model: Any, features: Features) -> float:
     return float(model.predict_proba_one(features).get(True, 0.0))
 
@@ -40,7 +34,7 @@ def _number(model: Any, features: Features) -> float:
 
 
 def _right(value: Any, label: Label) -> float:
-    return float(answer(value) == label)
+    return float(value is not None and decided("binary", value) == label)
 
 
 def _off(value: Any, label: Label) -> float:

@@ -42,8 +42,6 @@ def roll_back(story: Story, seen: Observed, progress: Progress, bus: Any) -> Non
         request=f"rollback-{uuid.uuid4().hex[:12]}",
         by="demo",
         reason=reason,
-        bad_from_ms=from_ms,
-        bad_to_ms=to_ms,
         **found.fields(),
     )
     back = "no snapshot from before is kept" if found.good is None else f"back to {found.good.name}"

@@ -179,16 +179,15 @@ def _begin(
 def _judge(evidence: Evidence, trial: Trial, waiting: Table, record: Record) -> list[Emit]:
     """Count what is ripe by now, and tell what it decides: of several passes the last, which says all."""
     told: list[Emit] = []
-    trial.clock_ms = max(trial.clock_ms, record.known_ms)
     for pair in trial.ripening.take(waiting):
         trial.add(pair)
-        decision = decide(trial)
+        decision = decide(trial, record.known_ms)
         if decision is not None:
             told = [_told(trial, decision, record)]
         if trial.is_over:
             break
     if trial.kind == "canary":  # its step may be due by time, without a pair
-        decision = decide(trial)
+        decision = decide(trial, record.known_ms)
         if decision is not None:
             told = [_told(trial, decision, record)]
     aged = expire(trial, record.known_ms)

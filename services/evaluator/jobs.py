@@ -74,8 +74,8 @@ class Jobs:
             released = self._pipelines.releases.get((job.pipeline, job.release))
             if released is None or len(self._children) >= AT_ONCE:
                 continue
-            snapshot = None if job.stage == "offline" else self._snapshot(job)
-            if job.stage != "offline" and snapshot is None:
+            snapshot = self._snapshot(job) if job.stage == "infra" else None
+            if job.stage == "infra" and snapshot is None:
                 continue
             self._begin(key, job, released, snapshot)
             done += 1
@@ -115,22 +115,21 @@ class Jobs:
         return offset >= self._seen_at[key]
 
     def _snapshot(self, job: Job) -> Snapshot | None:
-        """The newest fit snapshot of the run at or after the end of its range; for an anchor, before its offset."""
+        """The newest fit snapshot of the run at or after the end of its range."""
         if job.snapshot_uri is not None and job.snapshot_offset is not None:
             return job.snapshot_uri, job.snapshot_offset
         place = (full_name("<p>.snapshots", job.pipeline, self._wiring.namespace), 0)
         first, end = self._wiring.bus.offsets(place)
         if self._looked.get(job.run) == end:
             return None
-        is_anchor = job.stage == "refresh"
-        found, begin = None, first if is_anchor else max(first, end - RECENT_SNAPSHOTS)
-        for record in read_range(self._wiring.bus, place, begin, end, self._wiring.namespace):
-            taken = record.event
-            if not isinstance(taken, SnapshotTaken) or not _is_in_range(taken.offset, job):
-                continue
-            run = taken.runs.get(job.run)
-            if run is not None and run.fit and (not is_anchor or self._wiring.artifacts.exists(run.uri)):
-                found = run.uri, taken.offset
+        found = None
+        for record in read_range(
+            self._wiring.bus, place, max(first, end - RECENT_SNAPSHOTS), end, self._wiring.namespace
+        ):
+            if isinstance(record.event, SnapshotTaken) and record.event.offset >= job.end_offset:
+                run = record.event.runs.get(job.run)
+                if run is not None and run.fit:
+                    found = run.uri, record.event.offset
         if found is None:
             self._looked[job.run] = end
         else:
@@ -177,12 +176,6 @@ class Jobs:
         self._producer.flush()
         self._published.add(key)
         self.verdicts += 1
-
-
-def _is_in_range(offset: int, job: Job) -> bool:
-    if job.stage == "refresh":
-        return job.snapshot_offset is not None and offset <= job.snapshot_offset
-    return offset >= job.end_offset
 
 
 def _work(

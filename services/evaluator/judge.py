@@ -21,7 +21,7 @@ from headrace.infra.pipeline_files import load_stored
 from headrace.pipeline import Pipeline
 from headrace.ranges import without
 from headrace.recipes import made_up_examples
-from headrace.schemas.control import Check, ModelValidated, PipelineReleased, ReleaseDefinition, Verdict
+from headrace.schemas.control import Check, ModelValidated, PipelineReleased, ReleaseDefinition, SnapshotTaken, Verdict
 from headrace.schemas.stream import ExampleLabelled, Features
 from headrace.schemas.topics import full_name
 from headrace.services.evaluator import gates
@@ -55,6 +55,7 @@ def judge(
         if job.stage == "offline":
             checks, snapshot = _offline(job, released, bus, artifacts, namespace)
         else:
+            snapshot = _next_anchor(job, bus, artifacts, namespace) if job.stage == "refresh" else snapshot
             checks = _infra(job, released, bus, artifacts, namespace, snapshot, alone)
     except (BusError, OSError, MemoryError):
         raise
@@ -193,6 +194,24 @@ def _infra(
         is_taught=job.n_labels > 0,
         judge_resources=alone,
     )
+
+
+def _next_anchor(job: Job, bus: Bus, artifacts: Artifacts, namespace: str) -> Snapshot:
+    """The newest kept snapshot of the run up to the job's. Raises LookupError where none is."""
+    assert job.snapshot_offset is not None
+    place = (full_name("<p>.snapshots", job.pipeline, namespace), 0)
+    taken = [
+        (record.event.runs[job.run].uri, record.event.offset)
+        for record in read_range(bus, place, *bus.offsets(place), namespace)
+        if isinstance(record.event, SnapshotTaken)
+        and record.event.offset <= job.snapshot_offset
+        and job.run in record.event.runs
+        and record.event.runs[job.run].fit
+    ]
+    kept = next((one for one in reversed(taken) if artifacts.exists(one[0])), None)
+    if kept is None:
+        raise LookupError(f"no snapshot of run {job.run} up to offset {job.snapshot_offset} is kept")
+    return kept
 
 
 def _golden_requests(job: Job, definition: ReleaseDefinition, bus: Bus, namespace: str) -> list[Features]:

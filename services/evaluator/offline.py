@@ -21,6 +21,7 @@ from headrace.schemas.control import (
     PipelineRetired,
     RunEnded,
     RunStarted,
+    Stage,
     TrainingCompleted,
     TrainingFailed,
 )
@@ -84,7 +85,7 @@ class Gated:
     ungated: set[int] = field(default_factory=set)
     runs: dict[str, RunStarted] = field(default_factory=dict)
     skipped: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    jobs: dict[tuple[str, JobStage], Job] = field(default_factory=dict)
+    jobs: dict[tuple[str, Stage], Job] = field(default_factory=dict)
     newest: dict[str, Job] = field(default_factory=dict)
     champion: str | None = None
     named: set[str] = field(default_factory=set)
@@ -144,30 +145,12 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
 
 
 def _completed(gated: Gated, event: TrainingCompleted, record: Record) -> list[Emit]:
-    started = gated.runs[event.run]
-    place = header(record.headers, ORIGIN, 7) or f"{record.topic}/{record.partition}/{record.offset}"
-    job = Job(
-        stage="offline",
-        pipeline=event.pipeline,
-        run=event.run,
-        request=event.request,
-        release=event.release,
-        seed=started.seed,
-        excluded=(*started.excluded, *((offset, offset + 1) for offset in gated.skipped.get(event.run, ()))),
-        n_labels=event.n_labels,
-        start_offset=event.start_offset,
-        end_offset=event.end_offset,
-        epoch=gated.epoch,
-        sequence=record.sequence,
-        known_ms=record.known_ms,
-        correlation=header(record.headers, "ce_correlationid", 5) or place,
-        causation=place,
+    job = replace(
+        _job("offline", gated, event, event.end_offset, record),
         against=gated.champion,
-        parent=started.parent,
-        recipe=started.recipe,
         forced=event.release in gated.ungated and gated.champion is None,
     )
-    if not job.forced and any(run == event.run and stage != "refresh" for run, stage in gated.jobs):
+    if not job.forced and any(run == event.run for run, _ in gated.jobs):
         gated.newest[event.run] = job
         return []
     gated.jobs[event.run, "offline"] = job
@@ -189,7 +172,7 @@ def _completed(gated: Gated, event: TrainingCompleted, record: Record) -> list[E
 
 def _judged(gated: Gated, event: ModelValidated) -> None:
     """Close the job that the verdict answers: an offline pass opens the infra job, a fail the newest completion's."""
-    job = next((job for (run, stage), job in gated.jobs.items() if (run, stage) == (event.run, event.stage)), None)
+    job = gated.jobs.get((event.run, event.stage))
     if job is None or job.end_offset != event.offset:
         return
     del gated.jobs[event.run, job.stage]
@@ -201,32 +184,40 @@ def _judged(gated: Gated, event: ModelValidated) -> None:
             snapshot_offset=event.snapshot_offset,
             forced=False,
         )
-    elif job.stage != "refresh" and event.verdict != "pass" and event.run in gated.newest:
+    elif event.verdict != "pass" and event.run in gated.newest:
         gated.jobs[event.run, "offline"] = gated.newest.pop(event.run)
 
 
 def _next_anchor(gated: Gated, event: ModelValidated, record: Record) -> Job:
     """The newest kept revision of a run up to the one with which its refresh test began."""
+    job = _job("refresh", gated, event, event.offset, record)
+    return replace(job, epoch=event.epoch, against=event.against, snapshot_offset=event.snapshot_offset)
+
+
+def _job(
+    stage: JobStage, gated: Gated, event: TrainingCompleted | ModelValidated, end_offset: int, record: Record
+) -> Job:
+    """What a record asks for about a run: up to an offset, and caused by that record."""
     started = gated.runs[event.run]
     place = header(record.headers, ORIGIN, 7) or f"{record.topic}/{record.partition}/{record.offset}"
     return Job(
-        stage="refresh",
+        stage=stage,
         pipeline=event.pipeline,
         run=event.run,
         request=event.request,
         release=started.release,
         seed=started.seed,
-        excluded=started.excluded,
+        excluded=(*started.excluded, *((offset, offset + 1) for offset in gated.skipped.get(event.run, ()))),
         n_labels=event.n_labels,
         start_offset=started.start_offset,
-        end_offset=event.offset,
-        epoch=event.epoch,
+        end_offset=end_offset,
+        epoch=gated.epoch,
         sequence=record.sequence,
         known_ms=record.known_ms,
         correlation=header(record.headers, "ce_correlationid", 5) or place,
         causation=place,
-        against=event.against,
-        snapshot_offset=event.snapshot_offset,
+        parent=started.parent,
+        recipe=started.recipe,
     )
 
 

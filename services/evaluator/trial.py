@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from headrace.schemas.policies import Gates, Labels, Metric, Policies, Rollout
-from headrace.schemas.record import BEFORE_ALL_MS
 from headrace.schemas.stream import Label
 from headrace.services.evaluator.canary import Step
 from headrace.services.evaluator.doubt import Doubt
@@ -35,8 +34,8 @@ class Trial:
     `epoch` is the newest of its rows; frozen arms learn no more, so what they had learned may differ.
     `inflated` is the inflation of the old run's own losses, None where it is not known. `rung`: the next of the
     ladder of limits to tell a pass at. `timely` and `late` count rows by arm and by the class that it had said. `step`
-    is the canary's, `clock_ms` the newest known time, `pinned` the offset of the revision that a refresh test began
-    with. `slices` holds the slices that are judged, fixed when the trial begins: how many there are sets their limit.
+    is the canary's, `pinned` the offset of the revision that a refresh test began with. `slices` holds the slices that
+    are judged, fixed when the trial begins: how many there are sets their limit.
     """
 
     kind: Kind
@@ -67,7 +66,6 @@ class Trial:
     late: Counter[tuple[int, Label]] = field(default_factory=Counter)
     rung: int = 0
     step: Step | None = None
-    clock_ms: int = BEFORE_ALL_MS
     pinned: int | None = None
     slices: dict[str, Doubt] = field(default_factory=dict)
     is_over: bool = False

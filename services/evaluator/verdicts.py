@@ -25,12 +25,14 @@ class Decision(NamedTuple):
     final: bool
 
 
-def decide(trial: Trial) -> Decision | None:
-    """What the pairs so far decide: asked after each."""
+def decide(trial: Trial, clock_ms: int) -> Decision | None:
+    """What the pairs so far decide, at a known time: asked after each."""
     if trial.is_over:
         return None
-    decide_by = {"online": _promoted, "canary": _stepped, "guard": _guarded, "refresh": _refreshed}
-    decision = decide_by[trial.kind](trial)
+    if trial.kind == "refresh":
+        decision = _refreshed(trial, clock_ms)
+    else:
+        decision = {"online": _promoted, "canary": _stepped, "guard": _guarded}[trial.kind](trial)
     return None if decision is None else _told(trial, decision)
 
 
@@ -115,14 +117,14 @@ def _guarded(trial: Trial) -> Decision | None:
     return Decision(verdict, checks, final=True)
 
 
-def _refreshed(trial: Trial) -> Decision | None:
+def _refreshed(trial: Trial, clock_ms: int) -> Decision | None:
     """Worse than the anchor by the margin, or not worse by it: one of the two is found in the end."""
     gates = trial.gates
     if trial.n < gates.min_labels:
         return None
     if _is_worse(trial):
         return Decision("fail", _checks(trial), final=True)
-    is_old_enough = trial.clock_ms - trial.began_ms >= trial.rollout.anchor_s * 1000
+    is_old_enough = clock_ms - trial.began_ms >= trial.rollout.anchor_s * 1000
     if is_old_enough and trial.reaches(trial.futility, log(1 / gates.alpha)):
         return Decision("pass", (*_checks(trial), _no_worse(trial)), final=True)
     return None

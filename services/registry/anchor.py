@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from headrace.schemas.control import ModelUpdated, ModelValidated
 from headrace.schemas.record import Emit
-from headrace.services.registry.models import Models, back_to_shadow, has_learned, numbers, point, remove
+from headrace.services.registry.models import Models, freeze, has_learned, numbers, point, remove
 
 
 def anchored(found: Models, emits: list[Emit]) -> list[Emit]:
@@ -46,10 +46,5 @@ def refreshed(found: Models, event: ModelValidated) -> list[Emit]:
         return []
     bad = numbers(tuple(check for check in event.checks if check.verdict != "pass"))
     back = replace(version, snapshot_offset=anchor.snapshot_offset, uri=anchor.uri)
-    found.epoch += 1
     reason = f"its revisions since offset {anchor.snapshot_offset:,} are worse {over}: {bad}"
-    return [
-        point(found, "champion", back, reason, follows=False),
-        *remove(found, "previous", f"version {version.version} went back to its anchor"),
-        *back_to_shadow(found, f"version {version.version} went back to its anchor, and it has to win against that"),
-    ]
+    return freeze(found, back, reason, f"version {version.version} went back to its anchor")

@@ -208,6 +208,16 @@ def roll_back(found: Models, reason: str, *, request: str | None = None) -> list
     ]
 
 
+def freeze(found: Models, at: Version, reason: str, what: str, *, request: str | None = None) -> list[Emit]:
+    """A snapshot becomes champion and learns no more; previous goes, and what a challenger won was against another."""
+    found.epoch += 1
+    return [
+        point(found, "champion", at, reason, follows=False, request=request),
+        *remove(found, "previous", f"{what}, {reason}"),
+        *back_to_shadow(found, f"{what}, and it has to win against that one"),
+    ]
+
+
 def numbers(checks: tuple[Check, ...]) -> str:
     """Every check with its value and limit, for people."""
     return "; ".join(_told(check) for check in checks)

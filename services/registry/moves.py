@@ -9,12 +9,10 @@ from headrace.schemas.record import Emit
 from headrace.services.registry.models import (
     Models,
     advance,
-    back_to_shadow,
+    freeze,
     has_learned,
     next_share,
-    point,
     promote,
-    remove,
     roll_back,
 )
 from headrace.services.registry.releases import UNCHANGED, refusal
@@ -75,12 +73,7 @@ def asked_to_roll_back(found: Models, event: RollbackAsked) -> list[Emit]:
         reason = f"version {version.version} at offset {event.snapshot_offset:,} has learned from a barred range"
         return [refusal(event, reason, models)]
     newest = replace(version, snapshot_offset=event.snapshot_offset, uri=event.uri)
-    found.epoch += 1
-    return [
-        point(found, "champion", newest, because, follows=False, request=event.request),
-        *remove(found, "previous", f"version {version.version} was made champion, {because}"),
-        *back_to_shadow(found, f"version {version.version} was made champion, and it has to win against that one"),
-    ]
+    return freeze(found, newest, because, f"version {version.version} was made champion", request=event.request)
 
 
 def asked_to_pin(found: Models, event: PinAsked) -> list[Emit]:

@@ -75,7 +75,6 @@ class Trained:
     barred: Ranges = ()
     retired: bool = False
 
-    @property
     def kept(self) -> set[str]:
         """The snapshots that are never thinned out."""
         return {*self.versions, *self.pinned, self.anchor}

@@ -274,8 +274,8 @@ class Runs:
         self._saved.commit()
         self.offset, self.dirty = self._saved.offset, False
 
-    def thin(self, kept: Collection[str]) -> None:
-        """Delete superfluous revisions, now and then; `kept` are those of versions."""
+    def thin(self, kept: Callable[[], Collection[str]]) -> None:
+        """Delete superfluous revisions, now and then; `kept` gives those that stay."""
         self._saved.thin(self._wiring.artifacts, self._now_ms, kept)
 
     def finish(self) -> None:

@@ -79,7 +79,7 @@ class Saved:
         if uri in self.revisions:
             self.revisions[uri] = replace(self.revisions[uri], pinned=True)
 
-    def thin(self, artifacts: Artifacts, now_ms: Callable[[], int], kept: Collection[str]) -> None:
+    def thin(self, artifacts: Artifacts, now_ms: Callable[[], int], kept: Callable[[], Collection[str]]) -> None:
         """Delete superfluous revisions, at most once a minute.
 
         The table forgets them with the next commit, a second delete does no harm.
@@ -88,7 +88,7 @@ class Saved:
         if now < self._thin_at:
             return
         self._thin_at = now + THIN_S
-        for uri in superfluous(self.revisions, now_ms(), kept):
+        for uri in superfluous(self.revisions, now_ms(), kept()):
             artifacts.delete(uri)
             del self.revisions[uri]
 

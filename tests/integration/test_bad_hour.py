@@ -63,8 +63,7 @@ class Feed(side.Life):
     def roll_back(self, first, after, request):
         found = self.look_up(first, after)
         asked = RollbackAsked(
-            pipeline="side", request=request, by="ann", reason="wrong sign",
-            bad_from_ms=self.ms(first), bad_to_ms=self.ms(after), **found.fields(),
+            pipeline="side", request=request, by="ann", reason="wrong sign", **found.fields(),
         )  # fmt: skip
         self.system.ask(asked)
         return found

@@ -388,8 +388,8 @@ def test_an_anchor_is_kept_as_long_as_it_is_one_and_neither_ends_a_run_nor_keeps
     )
     state, _ = decide([released(), requested(), champion(A), first, second])
     assert live(state) == [A]
-    assert "new" in state.pipelines["rain"].kept
-    assert "old" not in state.pipelines["rain"].kept
+    assert "new" in state.pipelines["rain"].kept()
+    assert "old" not in state.pipelines["rain"].kept()
     state, _ = decide([released(), requested(), champion(A), second, requested("again"), champion(B, version=2)])
     assert live(state) == [B]
 
@@ -401,8 +401,8 @@ def test_a_pinned_snapshot_is_kept_until_it_is_pinned_no_longer():
         )
 
     state, _ = decide([released(), requested(), champion(A), pinned("x"), pinned("y"), pinned("x", pinned=False)])
-    assert state.pipelines["rain"].kept >= {f"{A}@200", "y"}
-    assert "x" not in state.pipelines["rain"].kept
+    assert state.pipelines["rain"].kept() >= {f"{A}@200", "y"}
+    assert "x" not in state.pipelines["rain"].kept()
 
 
 def test_a_run_with_a_parent_is_asked_for_like_any_other():
