@@ -38,7 +38,7 @@ def load_file(path: Path | str) -> Pipeline:
         source = path.read_bytes()
     except OSError as error:
         raise PipelineFileError(f"{path}: {error.strerror or error}") from error
-    return _pipeline(source, str(path))
+    return pipeline_of(source, str(path))
 
 
 def definition(pipeline: Pipeline, source: bytes, uri: str) -> ReleaseDefinition:
@@ -49,7 +49,7 @@ def definition(pipeline: Pipeline, source: bytes, uri: str) -> ReleaseDefinition
     check_schedule(policies.triggers.schedule)
     report = check_recipe(pipeline)
     challengers = check_challengers(pipeline, report)
-    module = sys.modules.get(_module_name(source))
+    module = sys.modules.get(module_name(hashlib.sha256(source).hexdigest()))
     return ReleaseDefinition(
         contract=pipeline.spec,
         policies=policies,
@@ -69,12 +69,27 @@ def definition(pipeline: Pipeline, source: bytes, uri: str) -> ReleaseDefinition
 
 
 def load_stored(sources: Sources, released: ReleaseDefinition) -> Pipeline:
-    """The pipeline of a release, from its stored source. Raises PipelineFileError where the source is another one."""
-    name = f"source {released.source_digest[:16]}"
+    """The pipeline of a release, from its stored source, which is read once in a process.
+
+    Raises PipelineFileError where the source is another one.
+    """
+    shown = f"<source {released.source_digest[:16]}>"
+    module = sys.modules.get(module_name(released.source_digest))
+    if module is not None:
+        return _pipeline_in(module, shown)
     source = sources.get_source(released.source_uri)
     if hashlib.sha256(source).hexdigest() != released.source_digest:
-        raise PipelineFileError(f"{name}: {released.source_uri} holds another source; release the pipeline again")
-    return _pipeline(source, f"<{name}>")
+        raise PipelineFileError(
+            f"source {released.source_digest[:16]}: {released.source_uri} holds another source; release the pipeline "
+            "again"
+        )
+    return pipeline_of(source, shown)
+
+
+def pipeline_of(source: bytes, shown: str) -> Pipeline:
+    """The one pipeline that a source defines; `shown` is its name in messages. Raises PipelineFileError."""
+    name = module_name(hashlib.sha256(source).hexdigest())
+    return _pipeline_in(sys.modules.get(name) or _run(source, name, shown), shown)
 
 
 def module_name(source_digest: str) -> str:
@@ -82,12 +97,7 @@ def module_name(source_digest: str) -> str:
     return f"headrace_pipeline_{source_digest[:16]}"
 
 
-def _module_name(source: bytes) -> str:
-    return module_name(hashlib.sha256(source).hexdigest())
-
-
-def _pipeline(source: bytes, shown: str) -> Pipeline:
-    module = sys.modules.get(_module_name(source)) or _run(source, shown)
+def _pipeline_in(module: ModuleType, shown: str) -> Pipeline:
     found = {id(value): (name, value) for name, value in vars(module).items() if isinstance(value, Pipeline)}
     if not found:
         raise PipelineFileError(f"{shown}: defines no pipeline; end it with `pipeline = Pipeline(name=…, …)`")
@@ -98,9 +108,9 @@ def _pipeline(source: bytes, shown: str) -> Pipeline:
     return pipeline
 
 
-def _run(source: bytes, shown: str) -> ModuleType:
+def _run(source: bytes, name: str, shown: str) -> ModuleType:
     """The module, registered before it runs, so that its classes can be found and pickled. Forgotten where it fails."""
-    module = ModuleType(_module_name(source))
+    module = ModuleType(name)
     module.__file__ = shown
     sys.modules[module.__name__] = module
     try:

@@ -77,7 +77,7 @@ class System:
             self.artifacts,
             key,
             open_store,
-            timing={"commit_s": 0.0, "follow_s": 0.0, "clock": lambda: self.now_ms / 1000},
+            timing={"commit_s": 1.0, "commit_records": 1, "follow_s": 0.0, "clock": lambda: self.now_ms / 1000},
             inline_jobs=True,
             clock_ms=lambda: self.now_ms,
         )
@@ -85,6 +85,7 @@ class System:
         self.pipelines: list[str] = []
         self._last_minute = start_ms // MINUTE_MS
         self.parts: list[Tickable] = []
+        self._found_nothing: dict[Tickable, tuple[int, int]] = {}
         for service in services:
             self.parts += importlib.import_module(f"headrace.services.{service}.__main__").build(self.wiring)
         self.settle()
@@ -92,9 +93,19 @@ class System:
     def settle(self, limit: int = 10_000) -> int:
         """Step every part until none has work; returns the rounds. Raises BusError where it never comes to rest."""
         for rounds in range(limit):
-            if not sum(part.tick(0.0) for part in self.parts):
+            if not sum([self._step(part) for part in self.parts]):
                 return rounds
         raise BusError(f"the system did not come to rest in {limit} rounds")
+
+    def _step(self, part: Tickable) -> int:
+        """Tick a part, unless it found nothing and since then no record was appended and no time passed."""
+        now = self.bus.appended, self.now_ms
+        if self._found_nothing.get(part) == now:
+            return 0
+        done = part.tick(0.0)
+        if not done:
+            self._found_nothing[part] = now
+        return done
 
     def release(self, pipeline: Pipeline, definition: ReleaseDefinition, by: str = "you") -> PipelineReleased:
         """Release a definition and wait for the answer. Raises Refused with the reason."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, pstdev
+from math import dist, sqrt
+from statistics import fmean
 from time import perf_counter
 from typing import Any
 
@@ -93,9 +94,10 @@ def _is_constant(answer: Answer, values: Sequence[Any], recent: Sequence[Feature
 def _mean(mean: float, history: History) -> QuickCheck:
     if len(history.means) < FEWEST:
         return QuickCheck(name="mean", passed=True, value=mean)
-    limit = SD_LIMIT * max(pstdev(history.means), FLOOR * fmean(history.ranges))
-    off = abs(mean - fmean(history.means))
-    return QuickCheck(name="mean", passed=off <= limit, value=off, limit=limit)
+    usual, count = fmean(history.means), len(history.means)
+    sd = dist(history.means, [usual] * count) / sqrt(count)
+    limit = SD_LIMIT * max(sd, FLOOR * fmean(history.ranges))
+    return QuickCheck(name="mean", passed=abs(mean - usual) <= limit, value=abs(mean - usual), limit=limit)
 
 
 def _number(value: Any) -> float | None:

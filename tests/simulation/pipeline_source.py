@@ -74,7 +74,7 @@ def source(release, is_life=False):
 @cache
 def pipeline_and_definition(release, is_life=False):
     """The recipe is tried once a process."""
-    pipeline = pipeline_files._pipeline(source(release, is_life), f"<{NAME}, release {release}>")
+    pipeline = pipeline_files.pipeline_of(source(release, is_life), f"<{NAME}, release {release}>")
     return pipeline, pipeline_files.definition(pipeline, source(release, is_life), "")
 
 
@@ -99,5 +99,5 @@ def walk_steadily():
 def _stumbles():
     for release in STRONGEST_WIND:
         for is_life in (False, True):
-            pipeline_and_definition(release, is_life)  # loads it
-            yield sys.modules[pipeline_files._module_name(source(release, is_life))].stumbles
+            _, loaded = pipeline_and_definition(release, is_life)
+            yield sys.modules[pipeline_files.module_name(loaded.source_digest)].stumbles

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 import headrace
 from headrace.contract import Contract, InvalidDefinition, digest, feature
-from headrace.infra.pipeline_files import PipelineFileError, definition, load_file, load_stored
+from headrace.infra.pipeline_files import PipelineFileError, definition, load_file, load_stored, module_name
 from headrace.pipeline import Pipeline
 from headrace.recipe_digest import recipe_digest
 from headrace.recipes import made_up_examples, try_recipe
@@ -506,9 +506,10 @@ print(type(pickle.loads((here / "model").read_bytes())["Scaler"]).__name__)
     assert done.stdout.strip() == "Scaler"
 
 
-def test_a_changed_source_is_refused(file):
+def test_a_changed_source_is_refused(file, monkeypatch):
     path = file(SOURCE)
     found = definition(load_file(path), path.read_bytes(), "u")
+    monkeypatch.delitem(sys.modules, module_name(found.source_digest))  # as in a process that never loaded it
     with pytest.raises(PipelineFileError, match="holds another source"):
         load_stored(Kept(u=path.read_bytes() + b"\n"), found)
 
