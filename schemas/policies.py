@@ -23,6 +23,12 @@ class Success(Declared):
     def __init__(self, /, metric: Metric = "accuracy", **limits: float | None) -> None:
         super().__init__(metric=metric, **limits)  # type: ignore[call-arg]
 
+    @property
+    def asked(self) -> str:
+        """The limits in words."""
+        limits = {"at least": self.at_least, "at most": self.at_most}
+        return " and ".join(f"{name} {limit:g}" for name, limit in limits.items() if limit is not None)
+
     def is_met(self, value: float) -> bool:
         """Whether a score lies within the limits."""
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)

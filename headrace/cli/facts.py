@@ -218,9 +218,7 @@ def degraded(facts: Facts, newest: dict[str, Any] | None) -> list[str]:
     success = facts.models.released.definition.policies.success
     value = (newest or {}).get(success.metric) if success else None
     if success is not None and value is not None and not success.is_met(value):
-        limits = {"at least": success.at_least, "at most": success.at_most}
-        asked = " and ".join(f"{name} {limit:g}" for name, limit in limits.items() if limit is not None)
-        why.append(f"{success.metric} {value:.4f} over the last {newest['n']:,} rows, asked for {asked}")  # type: ignore[index]
+        why.append(f"{success.metric} {value:.4f} over the last {newest['n']:,} rows, asked for {success.asked}")  # type: ignore[index]
     return why
 
 

@@ -22,6 +22,9 @@ def _numbers(alert: DriftDetected) -> str:
         named = list(numbers["columns"].items())
         more = f" and {len(named) - COLUMNS_TOLD} more" if len(named) > COLUMNS_TOLD else ""
         return ", ".join(f"{name} {_change(change)}" for name, change in named[:COLUMNS_TOLD]) + more
+    if alert.kind == "performance" and "metric" in numbers:
+        told = f"{numbers['metric']} {numbers['value']:.4f} over {numbers['rows']:,} rows"
+        return f"{told}, asked for {numbers['asked']}, {alert.detector}"
     if alert.kind == "performance" and {"reference_loss", "recent_loss"} <= numbers.keys():
         return f"loss {numbers['reference_loss']:.3f} -> {numbers['recent_loss']:.3f}, {alert.detector}"
     return f"{alert.detector}: " + ", ".join(f"{name} {_shown(value)}" for name, value in numbers.items())

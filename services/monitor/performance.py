@@ -4,7 +4,8 @@ Only rows count that the current champion's run predicted after its promotion, w
 epoch); a new run begins a new detector once labels come in their usual mix of fast and slow ones. A rise of the loss
 is told once, until it is over, grows on, or another run is champion. While it lasts the champion is *degraded*: a
 warning repeats after 1, 2, 4, 7 days, and the end is told too. ADWIN alone hears a step once and a slow decay never,
-so the newest rows are also compared with the mean after the promotion.
+so the newest rows are also compared with the mean after the promotion. A champion that misses `Success` is degraded as
+well, whatever its loss was before.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from headrace.schemas.control import DriftDetected, PipelineReleased
-from headrace.schemas.policies import Drift
+from headrace.schemas.policies import Drift, Success
 from headrace.schemas.record import BEFORE_ALL_MS, Emit, Record, first_place
 from headrace.schemas.stream import ExampleLabelled, Tick
 from headrace.services.evaluator.scores import metric_of
 from headrace.services.monitor.flow import Flow
 from headrace.services.monitor.lean import Labelled, decode_labelled
 from headrace.services.monitor.losses import Loss
+from headrace.services.monitor.success import Bar
 from headrace.statistics.change_point import change_point
 from headrace.statistics.rising import RECENT, RisingMean
 
@@ -31,6 +33,8 @@ COOLDOWN = 500
 SIGMAS = 4.5  # of the difference of two windows' means: chance 3e-6 a window
 DAY_MS, LONGEST_MS = 86_400_000, 7 * 86_400_000
 DECODERS = {"ExampleLabelled": decode_labelled}
+
+Level = Literal["warning", "drift"]
 
 World = type(None)
 
@@ -69,6 +73,7 @@ class Champion:
     rows: int = 0
     reference: float = 0.0
     told: Told | None = None
+    bar: Bar | None = None
 
 
 @dataclass(slots=True)
@@ -77,6 +82,7 @@ class State:
 
     release: int = 0
     policy: Drift = field(default_factory=Drift)
+    success: Success | None = None
     loss: Loss | None = None
     clock_ms: int = BEFORE_ALL_MS
     champion: Champion | None = None
@@ -111,10 +117,18 @@ def _take_up(state: State, event: PipelineReleased, record: Record) -> list[Emit
     state.release = event.release
     policies, task = event.definition.policies, event.definition.contract.label.task
     metric = metric_of(task, policies.success)
-    if state.loss is None or (state.loss.task, state.loss.metric) != (task, metric) or state.policy != policies.drift:
-        if state.champion is not None and state.champion.told is not None:
-            emits = [_over(state, state.champion, f"release {event.release} judges by other rules", record)]
-        state.loss, state.policy, state.champion = Loss(task, metric), policies.drift, None
+    rules = (task, metric, policies.drift, policies.success)
+    if state.loss is None or (state.loss.task, state.loss.metric, state.policy, state.success) != rules:
+        champion = state.champion
+        if champion is not None and _is_degraded(champion):
+            why, since = f"over: release {event.release} judges by other rules", (record.offset, state.clock_ms)
+            emits = [_alert("performance", "warning", why, {}, since, champion, record, degraded=False)]
+        state.loss, state.policy, state.success, state.champion = (
+            Loss(task, metric),
+            policies.drift,
+            policies.success,
+            None,
+        )
     state.flow.policy = policies.labels
     return emits
 
@@ -129,7 +143,8 @@ def _scored(state: State, loss: Loss, event: Labelled | ExampleLabelled, record:
     if champion is None or (arm.run != champion.run and predicted.epoch > champion.epoch):
         from_ms = event.predicted_at_ms + state.flow.settles_ms()
         rising = RisingMean(state.policy.performance_delta, state.policy.performance_effect)
-        champion = state.champion = Champion(arm.run, arm.version, predicted.epoch, from_ms, rising)
+        bar = Bar(loss.task, state.success) if state.success is not None and state.success.asked else None
+        champion = state.champion = Champion(arm.run, arm.version, predicted.epoch, from_ms, rising, bar=bar)
     if arm.run != champion.run or predicted.epoch < champion.epoch:
         state.counts["old"] += 1  # a late label of a champion that serves no longer, or not yet
         return []
@@ -137,7 +152,13 @@ def _scored(state: State, loss: Loss, event: Labelled | ExampleLabelled, record:
         state.counts["early"] += 1
         return []
     one = loss.of(arm.value, event.label)
-    return [] if one is None else _count(state, champion, one, record)
+    bar = champion.bar
+    turns = bar is not None and bar.turns(arm.value, event.label, (record.offset, record.known_ms))
+    emits = [] if one is None else _count(state, champion, one, record)
+    if bar is not None and turns:
+        level: Level = "drift" if bar.is_missed and champion.told is None else "warning"
+        emits.append(_crossed(state, champion, bar, level, record))
+    return emits
 
 
 def _count(state: State, champion: Champion, loss: float, record: Record) -> list[Emit]:
@@ -166,7 +187,7 @@ def _count(state: State, champion: Champion, loss: float, record: Record) -> lis
         is_newer = champion.rows - told.from_row >= WINDOW
         if is_newer and recent < told.usual + state.policy.performance_effect / 2:
             told.recent = recent
-            return [_over(state, champion, "the loss came back", record)]
+            return [_came_back(state, champion, told, record)]
         return []
     noise = SIGMAS * ((_variance(champion.reference) + _variance(recent)) / WINDOW) ** 0.5
     if recent - champion.reference < max(state.policy.performance_effect, noise):
@@ -198,18 +219,35 @@ def _lasts(state: State, champion: Champion, told: Told, record: Record) -> list
     return [_performance(state, champion, "warning", "still above the loss before", told.since, record)]
 
 
-def _over(state: State, champion: Champion, why: str, record: Record) -> Emit:
-    """The champion is degraded no longer; a new rise is told anew."""
-    assert champion.told is not None
-    emit = _performance(state, champion, "warning", f"over: {why}", champion.told.since, record, degraded=False)
+def _came_back(state: State, champion: Champion, told: Told, record: Record) -> Emit:
+    """The loss is what it was; a new rise is told anew. Where `Success` is missed, the champion is degraded by that."""
+    bar = champion.bar
+    if bar is not None and bar.is_missed:
+        champion.told = None
+        return _crossed(state, champion, bar, "warning", record)
+    over = _performance(state, champion, "warning", "over: the loss came back", told.since, record, degraded=False)
     champion.told = None
-    return emit
+    return over
+
+
+def _crossed(state: State, champion: Champion, bar: Bar, level: Level, record: Record) -> Emit:
+    """The champion misses `Success`, or meets it again."""
+    assert bar.since is not None
+    state.counts["performance"] += 1
+    rows_since = sum(1 for place in champion.places if place >= bar.since[0])
+    evidence = {**bar.numbers(), "rows_since": rows_since, "n": champion.rows}
+    detector = "Success missed twice in a row" if bar.is_missed else "over: Success is met again"
+    return _alert("performance", level, detector, evidence, bar.since, champion, record, _is_degraded(champion))
+
+
+def _is_degraded(champion: Champion) -> bool:
+    return champion.told is not None or (champion.bar is not None and champion.bar.is_missed)
 
 
 def _performance(
     state: State,
     champion: Champion,
-    level: Literal["warning", "drift"],
+    level: Level,
     detector: str,
     since: tuple[int, int],
     record: Record,
@@ -237,7 +275,7 @@ def _labels(state: State, rule: str, numbers: dict[str, Any], since: tuple[int, 
 
 def _alert(
     kind: Literal["performance", "labels"],
-    level: Literal["warning", "drift"],
+    level: Level,
     detector: str,
     evidence: dict[str, Any],
     since: tuple[int, int],

@@ -1,4 +1,5 @@
-"""The state a pipeline is in: degraded while its champion's loss stays up, skewed while too many records are rejected.
+"""The state a pipeline is in: degraded while its champion's loss stays up or it misses `Success`, skewed while too many
+records are rejected.
 
 Both are told as decisions, when they begin and when they are over; that a champion is degraded is told once a day too.
 While it is, trainings are tried again, each time after twice the pause; while the schema is skewed nothing is trained
@@ -14,11 +15,12 @@ from headrace.schemas.record import Emit
 from headrace.services.orchestrator.choice import in_turn
 from headrace.services.orchestrator.training import DAY_MS, Degraded, Skewed, Training
 from headrace.services.orchestrator.triggers import automatic, request, until_now
+from headrace.why.alert_words import found
 
 LONGEST_PAUSE_MS = 7 * DAY_MS
 SHORTEST_PAUSE_MS = 60_000
 REASONS_TOLD = 3
-SEEN = ("reference_loss", "recent_loss", "usual_loss", "limit", "rows_since", "loss")
+SEEN = ("reference_loss", "recent_loss", "usual_loss", "limit", "rows_since", "loss", "metric", "value", "asked")
 
 
 def on_performance(training: Training, event: DriftDetected, known_ms: int) -> list[Emit]:
@@ -90,7 +92,7 @@ def _again(training: Training, known: Degraded, known_ms: int) -> list[Emit]:
     start = max(known.alert.since or 0, 0)
     asked = request(
         training, f"performance-{known.alert.run}-{start}-again-{known.tries}", "performance",
-        f"degraded for {_days(known.since_ms, known_ms):g} days, try {known.tries}: {_losses(known.alert)}",
+        f"degraded for {_days(known.since_ms, known_ms):g} days, try {known.tries}: {found(known.alert)}",
         start=start, end=until_now(training, start),
     )  # fmt: skip
     return automatic(training, in_turn(training, asked), known_ms)
@@ -111,15 +113,8 @@ def _over(training: Training, why: str, known_ms: int) -> list[Emit]:
 
 def _told(training: Training, known: Degraded, known_ms: int) -> Emit:
     alert = known.alert
-    reason = f"version {alert.version} (run {alert.run}): {_losses(alert)}"
+    reason = f"version {alert.version} (run {alert.run}): {found(alert)}"
     return _decision(PipelineDegraded(pipeline=alert.pipeline, reason=reason, numbers=_numbers(known, known_ms)))
-
-
-def _losses(alert: DriftDetected) -> str:
-    before, recent = alert.evidence.get("reference_loss"), alert.evidence.get("recent_loss")
-    if not isinstance(before, int | float) or not isinstance(recent, int | float):
-        return alert.detector
-    return f"loss {recent:.3g} against {before:.3g} before offset {alert.since or 0:,}"
 
 
 def _numbers(known: Degraded, known_ms: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from headrace.schemas.control import (
 from headrace.schemas.record import Emit
 from headrace.services.orchestrator.choice import in_turn, of_champion, untried
 from headrace.services.orchestrator.training import Training, is_twin, refused, superseded, take, take_or_wait, twin
+from headrace.why.alert_words import found
 
 
 def request(
@@ -66,9 +67,7 @@ def on_alert(training: Training, event: DriftDetected, known_ms: int) -> list[Em
             return []  # of a champion that serves no longer
         start = max(event.since or 0, 0)
         asked = request(
-            training, f"performance-{event.run}-{start}", "performance",
-            f"{event.detector}: loss {_number(event, 'recent_loss')} against {_number(event, 'reference_loss')} since "
-            f"offset {start:,}",
+            training, f"performance-{event.run}-{start}", "performance", found(event),
             start=start, end=max(int(event.evidence.get("rows_since") or 0), 1), recipe=of_champion(training),
         )  # fmt: skip
     elif event.kind == "input" and triggers.on_input_drift:
@@ -194,8 +193,3 @@ def automatic(training: Training, asked: TrainingRequested, known_ms: int) -> li
         reason = is_twin(same, asked)
         return [refused(asked.pipeline, asked.request, "TrainingRequested", reason, f"headrace runs {asked.pipeline}")]
     return take_or_wait(training, asked, known_ms, max(training.cooled_ms, known_ms))
-
-
-def _number(event: DriftDetected, name: str) -> str:
-    value = event.evidence.get(name)
-    return f"{value:.3g}" if isinstance(value, int | float) else "?"

@@ -57,12 +57,26 @@ def test_a_champion_whose_loss_rose_is_degraded_with_the_numbers_before_the_trai
     degraded, requested = serves()(rose())
     assert isinstance(degraded, PipelineDegraded)
     assert isinstance(requested, Asked)
-    assert degraded.reason == f"version 1 (run {FIRST}): loss 0.41 against 0.22 before offset 12,122"
+    assert degraded.reason == f"version 1 (run {FIRST}): loss 0.220 -> 0.410, ADWIN, since offset 12,122"
     assert degraded.numbers == {
         "run": FIRST, "version": 1, "since": 12_122, "days": 0, "reference_loss": 0.22, "recent_loss": 0.41,
         "rows_since": 184,
     }  # fmt: skip
     assert not degraded.over
+
+
+def test_a_champion_that_misses_success_is_degraded_by_what_was_asked_for_until_it_meets_it_again(serves):
+    told = serves()
+    numbers = {"metric": "accuracy", "value": 0.571, "asked": "at least 0.6", "rows": 1_000, "rows_since": 2_000}
+    degraded, requested = told(rose(11_000, detector="Success missed twice in a row", evidence=numbers))
+    says = "accuracy 0.5710 over 1,000 rows, asked for at least 0.6, Success missed twice in a row, since offset 11,000"
+    assert degraded.reason == f"version 1 (run {FIRST}): {says}"
+    assert {"metric", "value", "asked"} <= degraded.numbers.keys()
+    assert (requested.trigger, requested.start, requested.end_at_labels, requested.cause) == (
+        "performance", 11_000, 2_000, says,
+    )  # fmt: skip
+    (over,) = told(drift(FIRST, level="warning", detector="over: Success is met again", degraded=False))
+    assert (over.over, over.reason) == (True, "Success is met again")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +139,7 @@ def test_a_challenger_at_work_is_not_disturbed_by_the_next_try(serves):
     told.lose("inconclusive")
     (again,) = told_of(told.wait(1), Asked)
     assert again.request == f"performance-{FIRST}-12122-again-1"
-    assert again.cause == "degraded for 0.458 days, try 1: loss 0.41 against 0.22 before offset 12,122"
+    assert again.cause == "degraded for 0.458 days, try 1: loss 0.220 -> 0.410, ADWIN, since offset 12,122"
 
 
 def test_after_a_failed_try_the_cool_down_counts_too(serves):

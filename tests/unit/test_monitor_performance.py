@@ -5,77 +5,15 @@ import random
 from datetime import UTC, datetime
 
 import pytest
-from definitions import definition_of
+from watched_losses import Watch, record, released
 
 from headrace.schemas.codec import encode
-from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
-from headrace.schemas.control import PipelineReleased
-from headrace.schemas.policies import Drift, Labels, Policies, Success
-from headrace.schemas.record import Record
 from headrace.schemas.stream import ArmPrediction, Baselines, ExampleLabelled, PredictionMade
-from headrace.services.monitor.lean import Answer, Answered, Labelled
 from headrace.services.monitor.losses import Loss
 from headrace.services.monitor.performance import DECODERS, KEPT, State, step
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY_MS = 86_400_000
-
-
-def record(event, offset=0, known_ms=None):
-    known_ms = 1_000 * offset if known_ms is None else known_ms
-    return Record(event, known_ms, "<p>.labelled-examples", "rain", 0, offset, source="/joiner/rain/t/0")
-
-
-def released(label="bool", metric="accuracy", release=1, labels=None, **drift):
-    definition = definition_of(
-        contract=ContractSpec(
-            name="R", features=(FeatureSpec(name="x", type="float"),), label=LabelSpec(type=label, values=None)
-        ),
-        policies=Policies(drift=Drift(**drift), success=Success(metric), labels=labels or Labels()),
-    )
-    return PipelineReleased(pipeline="rain", release=release, definition=definition, partitions=1, request="q", by="a")
-
-
-class Watch:
-    """A pipeline's monitor: each row is an answer of a run and its label, a second after the one before."""
-
-    def __init__(self, seed=1, every_ms=1_000, **policy):
-        self.state, self.offset, self.rng, self.every_ms = State(), 0, random.Random(seed), every_ms
-        self.tell(released(**policy))
-
-    def tell(self, event, known_ms=None):
-        known_ms = self.offset * self.every_ms if known_ms is None else known_ms
-        emits = step(self.state, record(event, self.offset, known_ms), None)
-        self.offset += 1
-        return [emit.event for emit in emits]
-
-    def row(self, value, label, run="r1", epoch=1, version=1, delay_ms=0, mean=None, history=False):
-        now = self.offset * self.every_ms
-        answer = Answered(
-            predictions={"champion": Answer(run=run, version=version, value=value)},
-            epoch=epoch,
-            served="champion",
-            history=history,
-            baselines=Baselines(mean=mean),
-        )
-        return self.tell(
-            Labelled(
-                prediction=answer,
-                label=label,
-                predicted_at_ms=now - delay_ms,
-                labelled_at_ms=now,
-                partition=0,
-                number=self.offset,
-            )
-        )
-
-    def rows(self, n, error, **more):
-        """Rows of which a share is answered wrongly; `error` may be a function of the row's number."""
-        told = []
-        for number in range(n):
-            share = error(number) if callable(error) else error
-            told += self.row(1.0 if self.rng.random() >= share else 0.0, True, **more)
-        return told
 
 
 def test_a_loss_that_rises_is_told_once_with_where_it_began_and_by_how_much():

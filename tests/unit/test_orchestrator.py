@@ -242,7 +242,7 @@ def test_a_fall_in_performance_trains_from_its_change_point_with_all_of_alpha():
         "recipe": None,
         "alerts": (),
     }
-    assert requested.cause == "ADWIN: loss 0.41 against 0.22 since offset 12,122"
+    assert requested.cause == "loss 0.220 -> 0.410, ADWIN, since offset 12,122"
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_one_training_waits_and_the_more_urgent_has_the_place():
     assert fold(drift(since=11_000), state=state) == []
     (displaced,) = fold(drift(since=11_500), state=state)
     assert (displaced.request, displaced.kind) == ("performance-a-11000", "TrainingRequested")
-    assert "performance (ADWIN" in displaced.reason
+    assert "performance (loss 0.220 -> 0.410, ADWIN" in displaced.reason
 
 
 def test_so_many_new_labels_train_on_the_newest_window():
