@@ -89,7 +89,8 @@ class FeaturesComputed(StreamEvent, frozen=True):
 class ArmPrediction(StreamEvent, frozen=True):
     """What one arm answered: P(true) for bool, {class: p} for classes, a number for regression, or an error.
 
-    `learned_to` is the offset of `<p>.labelled-examples` up to which (exclusive) the arm had learned.
+    `learned_to` is the offset of `<p>.labelled-examples` up to which (exclusive) the arm had learned. `took_us`, in a
+    canary, is how many microseconds the answer took.
     """
 
     version: int | None
@@ -97,6 +98,7 @@ class ArmPrediction(StreamEvent, frozen=True):
     learned_to: int
     value: Any = None
     error: str | None = None
+    took_us: int | None = None
 
 
 class Baselines(StreamEvent, frozen=True):

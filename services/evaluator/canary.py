@@ -2,7 +2,8 @@
 
 Both arms answer every request, so the quality is compared on all of them (trial.py). What the step adds is whether
 the machinery held at this share: the arms' sizes, and the errors of the challenger's units beside those of as many
-others, whom the champion served at the same time. Counted are labelled requests, at the time of their predictions.
+others, whom the champion served at the same time; and how often each arm took too long over the same requests. Counted
+are labelled requests, at the time of their predictions.
 """
 
 from __future__ import annotations
@@ -41,12 +42,19 @@ class Step:
     seen: set[float] = field(default_factory=set)
     asked: list[int] = field(default_factory=lambda: [0, 0])
     failed: list[int] = field(default_factory=lambda: [0, 0])
+    timed: int = 0
+    slow: list[int] = field(default_factory=lambda: [0, 0])
     is_told: bool = False
 
     def count(
-        self, made: Answered | PredictionMade, challenger: str, answered: Sequence[bool], predicted_at_ms: int
+        self,
+        made: Answered | PredictionMade,
+        challenger: str,
+        answered: Sequence[bool],
+        slow: Sequence[bool] | None,
+        predicted_at_ms: int,
     ) -> None:
-        """One request of this step; `answered`: whether champion and challenger had a usable answer."""
+        """One request of this step; whether champion and challenger had a usable answer, and took too long for it."""
         self.requests += 1
         self.first_ms, self.last_ms = min(self.first_ms, predicted_at_ms), max(self.last_ms, predicted_at_ms)
         place = place_of(challenger, unit_of(made.id, made.entity))
@@ -56,6 +64,9 @@ class Step:
             self.units[made.served == "challenger" or (is_due and not answered[1])] += 1
             if made.entity is not None:
                 self.seen.add(place)
+        if slow is not None:
+            self.timed += 1
+            self.slow = [known + one for known, one in zip(self.slow, slow, strict=True)]
         if is_due:
             self.asked[1] += 1
             self.failed[1] += not answered[1]
@@ -72,9 +83,10 @@ class Step:
         """From the first prediction of the step to the last one."""
         return (self.last_ms - self.first_ms) / 1000
 
-    def checks(self, rollout: Rollout) -> tuple[Check, ...]:
-        """How long the step was, whether the arms had their shares, and the errors."""
-        return (self._time(rollout), self._requests(rollout), self._ratio(), self._errors())
+    def checks(self, rollout: Rollout, predict_ms: float) -> tuple[Check, ...]:
+        """How long the step was, whether the arms had their shares, the errors, and where it was timed the latency."""
+        told = (self._time(rollout), self._requests(rollout), self._ratio(), self._errors())
+        return (*told, self._latency(predict_ms)) if self.timed else told
 
     def _time(self, rollout: Rollout) -> Check:
         is_enough = self.seconds() >= rollout.step_s
@@ -107,6 +119,19 @@ class Step:
         )
         return Check(
             name="errors", verdict="fail" if p < UNLIKELY else "pass", value=p, limit=UNLIKELY, n=old_n + new_n,
+            detail=detail,
+        )  # fmt: skip
+
+    def _latency(self, predict_ms: float) -> Check:
+        """A machine that stands still for a while hits both arms alike."""
+        old, new = self.slow
+        p = more_often(old, self.timed, new, self.timed)
+        detail = (
+            f"p that {new} of {self.timed} answers of the challenger that took more than {predict_ms:g} ms are no more "
+            f"than the champion's {old} to the same requests"
+        )
+        return Check(
+            name="latency", verdict="fail" if p < UNLIKELY else "pass", value=p, limit=UNLIKELY, n=self.timed,
             detail=detail,
         )  # fmt: skip
 

@@ -123,7 +123,15 @@ def _count(trial: Trial, event: Labelled | ExampleLabelled, both: Both) -> None:
     if step is not None:
         trial.step = step
         answered = [usable(trial.loss.task, arm.value) is not None for arm in both]
-        step.count(event.prediction, trial.new, answered, event.predicted_at_ms)
+        step.count(event.prediction, trial.new, answered, _slow(trial, both), event.predicted_at_ms)
+
+
+def _slow(trial: Trial, both: Both) -> list[bool] | None:
+    """Whether each answer took longer than the policy allows; None where they were not timed."""
+    old, new = (arm.took_us for arm in both)
+    if old is None or new is None:
+        return None
+    return [took / 1000 > trial.gates.predict_ms for took in (old, new)]
 
 
 def _close(evidence: Evidence, trial: Trial, waiting: Table) -> None:

@@ -86,7 +86,7 @@ def _stepped(trial: Trial) -> Decision | None:
     if not is_due and not _is_worse(trial):
         return None
     step.is_told = True
-    checks = (*step.checks(trial.rollout), *_checks(trial))
+    checks = (*step.checks(trial.rollout, trial.gates.predict_ms), *_checks(trial))
     if not is_due:
         return Decision("fail", checks, final=True)
     found = {check.verdict for check in checks}

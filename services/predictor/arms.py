@@ -172,7 +172,7 @@ class Arms:
         except Exception as error:  # whatever the bytes or the author's code do, the old arms serve on
             self._failed(table, now, f"{type(error).__name__}: {error}")
             return 0
-        table.world, table.loaded = _world(table, arms), target
+        table.world, table.loaded = self._world(table, arms), target
         table.trouble, table.troubled_since = "", None
         if not self._simulated:
             table.not_before = now + (time.thread_time() - began) / LOAD_SHARE
@@ -205,13 +205,18 @@ class Arms:
             if alias not in arms or arms[alias].run != update.run:
                 arms[alias] = Arm(update.version, update.run, update.snapshot_offset, {}, frozenset(), _raising(why))
                 table.loaded.pop(alias, None)
-        table.world = _world(table, arms)
+        table.world = self._world(table, arms)
+
+    def _world(self, table: Table, arms: dict[str, Arm]) -> World:
+        challenger, anchor = table.aliases.get(CANARY), table.aliases.get(ANCHOR)
+        share = None if challenger is None else challenger.share
+        sample = table.releases[anchor.release].definition.policies.rollout.anchor if anchor is not None else 0.0
+        is_timed = share is not None and not self._simulated
+        return World(_in_order(arms), table.epoch, share, sample, _clock_us if is_timed else None)
 
 
-def _world(table: Table, arms: dict[str, Arm]) -> World:
-    challenger, anchor = table.aliases.get(CANARY), table.aliases.get(ANCHOR)
-    sample = table.releases[anchor.release].definition.policies.rollout.anchor if anchor is not None else 0.0
-    return World(_in_order(arms), table.epoch, None if challenger is None else challenger.share, sample)
+def _clock_us() -> int:
+    return time.perf_counter_ns() // 1000
 
 
 def _in_order(arms: dict[str, Arm]) -> dict[str, Arm]:

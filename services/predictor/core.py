@@ -55,7 +55,8 @@ class Arm:
 class World:
     """The arms by alias, the epoch of the aliases, and the share of units that the challenger serves in a canary.
 
-    `sample` is the share of examples that the anchor answers too.
+    `sample` is the share of examples that the anchor answers too. `clock_us` counts microseconds where answers are to
+    be timed, in a canary.
 
     Replaced as a whole, between two records.
     """
@@ -64,6 +65,7 @@ class World:
     epoch: int = 0
     share: float | None = None
     sample: float = 0.0
+    clock_us: Callable[[], int] | None = None
 
 
 def example_world() -> World:
@@ -115,7 +117,7 @@ def _prediction(state: State, event: ExampleArrived | FeaturesComputed, record: 
         for alias, arm in world.arms.items():
             if alias == ANCHOR and place_of(ANCHOR, event.id) >= world.sample:
                 continue
-            predictions[alias] = made = _ask(arm, features, state.release)
+            predictions[alias] = made = _ask(arm, features, state.release, world.clock_us)
             if alias == SERVES and made.value is not None:
                 served = alias
         if world.share is not None and _is_for_challenger(predictions, world.share, event.id, event.entity):
@@ -143,7 +145,9 @@ def _is_for_challenger(made: Mapping[str, ArmPrediction], share: float, id: str,
     return arm is not None and arm.value is not None and place_of(arm.run, unit_of(id, entity)) < share
 
 
-def _ask(arm: Arm, features: Features, release: int) -> ArmPrediction:
+def _ask(arm: Arm, features: Features, release: int, clock_us: Callable[[], int] | None) -> ArmPrediction:
+    began = 0 if clock_us is None else clock_us()
+    value, failure = None, None
     try:
         if release not in arm.releases:
             features = project(features, arm.columns)
@@ -151,10 +155,15 @@ def _ask(arm: Arm, features: Features, release: int) -> ArmPrediction:
     except MemoryError:
         raise
     except Exception as error:
-        return ArmPrediction(
-            version=arm.version, run=arm.run, learned_to=arm.learned_to, error=f"{type(error).__name__}: {error}"
-        )
-    return ArmPrediction(version=arm.version, run=arm.run, learned_to=arm.learned_to, value=value)
+        failure = f"{type(error).__name__}: {error}"
+    return ArmPrediction(
+        version=arm.version,
+        run=arm.run,
+        learned_to=arm.learned_to,
+        value=value,
+        error=failure,
+        took_us=None if clock_us is None else clock_us() - began,
+    )
 
 
 def _baselines(state: State) -> Baselines:

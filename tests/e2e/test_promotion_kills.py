@@ -204,6 +204,8 @@ def live(stack, until, kills, rounds):
     assert len(forks) == 1
     shares = Counter(event.share for event in told if isinstance(event, ModelUpdated) and event.share is not None)
     assert shares == {0.5: number}, "each went through its canary, once"
+    steps = [event for event in told if isinstance(event, ModelValidated) and event.share is not None]
+    assert all("latency" in {check.name for check in event.checks} for event in steps)
     verdicts = Counter((e.stage, e.verdict) for e in told if isinstance(e, ModelValidated))
     restarts = sum(int(state.get("restarts", 0)) for state in supervisor.states(stack.home).values())
     said = {

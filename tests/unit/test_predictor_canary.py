@@ -1,5 +1,6 @@
 """In a canary the challenger serves its share of the units, the same ones each time, wherever it has an answer."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -98,3 +99,12 @@ def test_a_unit_is_the_entity_where_there_is_one():
 
 def test_places_of_a_rollout_are_uniform():
     assert stats.kstest([place_of("r1", f"station {n}") for n in range(UNITS)], "uniform").pvalue > 0.001
+
+
+def test_answers_are_timed_where_there_is_a_clock_also_those_that_fail():
+    ticks = iter((0, 120, 200, 900))
+    timed = replace(world(0.5, answer=raising), clock_us=lambda: next(ticks))
+    made = predict(1, timed).predictions
+    assert (made["champion"].took_us, made["challenger"].took_us) == (120, 700)
+    assert made["challenger"].error == "ValueError: broken"
+    assert predict(1, world(0.5)).predictions["champion"].took_us is None

@@ -59,19 +59,20 @@ class Stream:
         entity=None,
         lost=None,
         features=None,
+        took_us=None,
         **values,
     ):
         """One prediction by the arms of `values`; its label comes `after` so many more, or never (None).
 
         In a canary (`share`) the challenger is served to its units, but for those where `lost(number)` is true. A
-        prediction has these `features`.
+        prediction has these `features`, and its answers took so long (`took_us`, by arm).
         """
         number, at_ms = self.predicted, self.predicted * ROW_MS
         arms = {
             alias: ArmPrediction(
                 version=1, run=runs[alias], learned_to=(learned_to or {}).get(alias, number),
                 value=None if isinstance(value, str) and value == "error" else value,
-                error="ValueError: no" if value == "error" else None,
+                error="ValueError: no" if value == "error" else None, took_us=(took_us or {}).get(alias),
             )
             for alias, value in values.items()
         }  # fmt: skip
@@ -107,11 +108,23 @@ class Stream:
         self.emit(Tick(schedule="minute", due=NOON, pending_from=self.oldest), now_ms)
 
     def binary(
-        self, n, after=0, runs=RUNS, epoch=1, until=None, share=None, entities=0, lost=None, slices=None, **accuracies
+        self,
+        n,
+        after=0,
+        runs=RUNS,
+        epoch=1,
+        until=None,
+        share=None,
+        entities=0,
+        lost=None,
+        slices=None,
+        took_us=None,
+        **accuracies,
     ):
         """`n` predictions, half of them of rain, by arms of which each is right so often; ends when `until` is so.
 
-        `slices` maps stations, which come in turn, to arms that are right so often there instead.
+        `slices` maps stations, which come in turn, to arms that are right so often there instead. `took_us(number)`
+        gives how long each arm's answer took.
         """
         for _ in range(n):
             station = list(slices)[self.predicted % len(slices)] if slices else None
@@ -123,8 +136,9 @@ class Stream:
             }
             entity = f"station {self.predicted % entities}" if entities else None
             features = {"station": station} if station else None
+            more = {"features": features, "took_us": took_us(self.predicted) if took_us else None}
             self.predict(
-                wet, after, runs, epoch, share=share, entity=entity, lost=lost, features=features, **values
+                wet, after, runs, epoch, share=share, entity=entity, lost=lost, **more, **values
             )  # fmt: skip
             if until is not None and until():
                 break

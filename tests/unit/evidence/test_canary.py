@@ -47,6 +47,43 @@ def test_a_step_passes_with_all_its_checks_once_it_has_its_requests_and_its_time
     assert {"missing answers", "coverage", "accuracy", "baselines"} < set(checks)
 
 
+def latency(stream, took_us):
+    """The step's check of latency, after 200 requests whose answers took so long."""
+    stream.binary(200, champion=0.8, challenger=0.9, epoch=3, share=0.1, took_us=took_us)
+    return stream.checks()["latency"]
+
+
+def test_a_challenger_that_takes_too_long_more_often_than_the_champion_fails(won):
+    stream = won(gates=Gates(predict_ms=5))
+    check = latency(stream, lambda number: {"champion": 300, "challenger": 9_000 if number % 10 == 0 else 400})
+    assert (check.verdict, check.n) == ("fail", 200)
+    assert check.value < check.limit == 0.001
+    assert (
+        "20 of 200 answers of the challenger that took more than 5 ms are no more than the champion's 0" in check.detail
+    )
+    assert told(stream) == [("online", "fail", 0.1)]
+
+
+@pytest.mark.parametrize(
+    "took_us",
+    [
+        lambda n: {
+            "champion": 300,
+            "challenger": 900_000 if n % 50 == 0 else 400,
+        },  # four times the machine stood still
+        lambda n: {"champion": 40_000, "challenger": 60_000},  # too slow for both
+    ],
+)
+def test_what_chance_or_the_machine_does_is_no_fault_of_the_challenger(won, took_us):
+    assert latency(won(gates=Gates(predict_ms=5)), took_us).verdict == "pass"
+
+
+def test_answers_that_were_not_timed_have_no_latency(won):
+    stream = won()
+    stream.binary(200, champion=0.8, challenger=0.9, epoch=3, share=0.1)
+    assert "latency" not in stream.checks()
+
+
 def test_requests_alone_are_not_enough_and_time_alone_is_not(won):
     hasty = won(rollout=Rollout(step_s=3_600, step_requests=50))
     hasty.binary(720, champion=0.8, challenger=0.85, epoch=3, share=0.1)
@@ -195,7 +232,7 @@ def test_the_entities_remembered_of_a_step_are_bounded():
     for number in range(3 * UNITS):
         made = Answered(id=str(number), predictions={}, epoch=1, entity=f"e{number}", served="champion", share=0.1)
         step = step_of(step, made, number, 0)
-        step.count(made, "b", (True, True), number)
+        step.count(made, "b", (True, True), None, number)
     assert (len(step.seen), sum(step.units), step.requests) == (UNITS, UNITS, 3 * UNITS)
     assert len(pickle.dumps(step)) < 60_000
     assert isinstance(step, Step)
