@@ -1,8 +1,9 @@
 """`headrace up`: every service as a supervised process, restarted with a growing pause.
 
 On Linux light services are forked from a parent that never imports River, those with a model from a second one
-that did: the imported code is shared memory, and a restart takes no import time. Kafka clients and LMDB open after
-the fork (one made before it is dead in the child, without an error). Elsewhere each service is a fresh interpreter.
+that did, the recorder and the scheduler each from one that imported what it alone needs (DuckDB, Faust): the imported
+code is shared memory, and a restart takes no import time. Kafka clients, LMDB and DuckDB open after the fork (one made
+before it is dead in the child, without an error). Elsewhere each service is a fresh interpreter.
 Exit status 3 of a service is a refusal, which no restart cures: it stays down and `headrace status` shows why.
 With `--drain` each service folds what is there and ends; when all have, so does the supervisor.
 """
@@ -18,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -31,8 +33,8 @@ LOOK_S, STARTING_S = 0.2, 1.0
 STOP_S = 25.0  # a last checkpoint of a million rows takes some seconds; Docker waits 30
 WITH_RIVER = tuple(s for s in SERVICES if any(f.service == s and f.needs_river for f in FOLDS))
 WITH_STATE = tuple(s for s in SERVICES if any(f.service == s for f in FOLDS))
-WITH_LIBRARIES_OF_THEIR_OWN = ("recorder", "scheduler")
-LIGHT = tuple(s for s in SERVICES if s not in WITH_RIVER)
+GROUPS = {"with-river": WITH_RIVER, "with-duckdb": ("recorder",), "with-faust": ("scheduler",)}  # each has a parent
+RIVER = ("compose", "drift", "linear_model", "metrics", "naive_bayes", "preprocessing", "tree")
 
 
 @dataclass
@@ -195,26 +197,24 @@ def start_service(home: Path, name: str) -> int:
 
 
 def _as_group(home: Path, name: str, members: tuple[str, ...]) -> None:
-    """The body of the parent that imported River: a supervisor of the services with a model."""
+    """The body of a parent with libraries of its own: a supervisor of the services that need them."""
     try:
-        for river in ("compose", "drift", "linear_model", "metrics", "naive_bayes", "preprocessing", "tree"):
-            importlib.import_module(f"river.{river}")
+        for part in RIVER if name == "with-river" else ():
+            importlib.import_module(f"river.{part}")
         _share(members)
+        # Arrow's allocator has threads from its import on; it makes them anew in a child by handlers of its own
+        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
         Supervisor(home, members).run()
     finally:
         os._exit(0)
 
 
 def _share(services: tuple[str, ...]) -> None:
-    """Import what these services run, and take it from the collector's sight: forked children share its memory.
-
-    Services with large libraries of their own import them after the fork; nobody else needs them.
-    """
+    """Import what these services run, and take it from the collector's sight: forked children share its memory."""
     for module in ("artifacts", "health", "kafka_bus", "logs", "service", "settings", "store"):
         importlib.import_module(f"headrace.infra.{module}")
     for service in services:
-        if service not in WITH_LIBRARIES_OF_THEIR_OWN:
-            importlib.import_module(f"headrace.services.{service}.__main__")
+        importlib.import_module(f"headrace.services.{service}.__main__")
     gc.collect()
     gc.freeze()
 
@@ -365,9 +365,9 @@ def main() -> None:
         Supervisor(home, services).run()
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-    light = tuple(name for name in services if name in LIGHT)
-    river = tuple(name for name in services if name in WITH_RIVER)
-    groups = {"with-river": river} if river else {}
+    found = {group: tuple(name for name in services if name in members) for group, members in GROUPS.items()}
+    groups = {group: members for group, members in found.items() if members}
+    light = tuple(name for name in services if not any(name in members for members in groups.values()))
     supervisor = Supervisor(home, (*groups, *light), groups)
     supervisor.start_groups()  # they import for seconds: first, and beside the light ones
     _share(light)
