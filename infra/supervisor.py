@@ -29,7 +29,8 @@ from headrace.services import FOLDS, SERVICES
 REFUSED = 3  # a service's exit status
 DRAIN = "--drain"  # fold what is there, leave the state cleanly, end: what the next version needs to take it up
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.05, 15.0, 5.0
-LOOK_S, STARTING_S = 0.2, 1.0
+LOOK_S, STARTING_S = 5.0, 1.0
+AWAITED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)  # blocked on Linux, so that none is missed between two waits
 STOP_S = 25.0  # a last checkpoint of a million rows takes some seconds; Docker waits 30
 WITH_RIVER = tuple(s for s in SERVICES if any(f.service == s and f.needs_river for f in FOLDS))
 WITH_STATE = tuple(s for s in SERVICES if any(f.service == s for f in FOLDS))
@@ -99,7 +100,11 @@ class Supervisor:
     def _reap(self, wait_s: float) -> None:
         """Note the children that ended; where none has, wait for the first one so long."""
         if not self._collect() and wait_s > 0:
-            signal.sigtimedwait([signal.SIGCHLD], wait_s) if hasattr(signal, "sigtimedwait") else time.sleep(0.1)
+            if hasattr(signal, "sigtimedwait"):
+                found = signal.sigtimedwait(AWAITED, wait_s)
+                self._stopping |= found is not None and found.si_signo != signal.SIGCHLD
+            else:
+                time.sleep(0.1)
             self._collect()
 
     def _collect(self) -> bool:
@@ -181,7 +186,7 @@ def start_service(home: Path, name: str) -> int:
         _redirect(log)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
         importlib.import_module(f"headrace.services.{name}.__main__").main()
         code = 0
     except SystemExit as leave:
@@ -364,7 +369,7 @@ def main() -> None:
     if sys.platform != "linux":
         Supervisor(home, services).run()
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
     found = {group: tuple(name for name in services if name in members) for group, members in GROUPS.items()}
     groups = {group: members for group, members in found.items() if members}
     light = tuple(name for name in services if not any(name in members for members in groups.values()))
