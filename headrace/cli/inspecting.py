@@ -10,7 +10,6 @@ import typer
 from headrace.cli import connect, output
 from headrace.cli.app import MODELS, AnyName, Json, command
 from headrace.errors import Missing
-from headrace.schemas.control import OWN_RECIPE
 
 if TYPE_CHECKING:
     from headrace.infra.artifacts import Artifacts, Manifest
@@ -121,6 +120,8 @@ def decisions(
 
 def card(roots: Roots, control: Sequence[Record], artifacts: Artifacts) -> dict[str, Any]:
     """A model as data: where it comes from, what judged it, what it is. Its bytes may be lost: then no parameters."""
+    from headrace.schemas.control import OWN_RECIPE
+
     manifest, size, parameters, weights, lost = _opened(roots, artifacts)
     started = roots.started
     return {

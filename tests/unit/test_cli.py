@@ -4,6 +4,8 @@ import errno
 import importlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,13 @@ ALL = (
     "init try demo release retire publish predict watch models runs alerts train query promote rollback pin unpin "
     "pause resume reproduce why show diff decisions triggers up down status doctor reset topics acls"
 )
+
+
+def test_the_command_line_starts_without_the_libraries_that_only_some_commands_need():
+    heavy = {"pydantic", "msgspec", "kafka", "confluent_kafka", "river", "numpy", "duckdb"}
+    program = f"import sys, headrace.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_every_command_of_this_version_is_there():
