@@ -12,7 +12,7 @@ import typer
 from headrace.cli import connect, output
 from headrace.cli.app import MODELS, AnyName, Json, Name, command, operator
 from headrace.cli.releases import Wait
-from headrace.errors import Missing
+from headrace.errors import InvalidInput, Missing
 
 if TYPE_CHECKING:
     from headrace.cli.facts import Facts
@@ -46,9 +46,7 @@ def models(
         output.print_json(listed)
     elif listed:
         columns = ("pipeline", "version", "aliases", "release", "recipe", "run", "reason")
-        rows = [
-            [m["pipeline"], m["version"], _named(m), m["release"], m["recipe"], m["run"], m["reason"]] for m in listed
-        ]
+        rows = [[m["pipeline"], m["version"], _named(m), m["release"], m["recipe"], m["run"], _why(m)] for m in listed]
         output.out().print(output.table(columns, rows, right=("version", "release")))
     else:
         when = "yet" if at is None else f"at {at}"
@@ -75,6 +73,7 @@ def versions(found: Mapping[str, Facts]) -> list[dict[str, Any]]:
                             "snapshot_offset": update.snapshot_offset,
                             "follows": update.follows,
                             "share": update.share,
+                            "reason": update.reason,
                         }
                         for alias, update in named.items()
                     },
@@ -88,6 +87,11 @@ def _named(version: dict[str, Any]) -> str:
     shares = {alias: served["share"] for alias, served in version["serves"].items()}
     aliases = [alias if share is None else f"{alias} (serves {share:.0%})" for alias, share in shares.items()]
     return ", ".join([*aliases, *(f"pinned @{offset}" for offset in version["pinned"])])
+
+
+def _why(version: dict[str, Any]) -> str:
+    """Why its aliases point to it, else why it became a version."""
+    return "; ".join(dict.fromkeys(served["reason"] for served in version["serves"].values())) or version["reason"]
 
 
 @command(MODELS, "headrace runs rainfall")
@@ -140,11 +144,23 @@ def train(
     )
     with connect.client() as client:
         check_released(name, client.pipelines())
+        if start:
+            _check_start(name, start)
         answer = client.request(asked, timeout_s=timeout_s)
     if as_json:
         output.print_json(answer)
     else:
         output.say(f"Training of {name} is requested ({asked.request}). headrace runs {name} shows how far it is.")
+
+
+def _check_start(name: str, start: int) -> None:
+    """A run from beyond the end would wait for labels that may never come. Raises InvalidInput."""
+    from headrace.schemas.topics import full_name
+
+    with connect.bus() as (bus, settings):
+        _, end = bus.offsets((full_name("<p>.labelled-examples", name, settings.namespace), 0))
+    if start > end:
+        raise InvalidInput(f"--start {start:,} is beyond the end of {name}.labelled-examples, which is {end:,}")
 
 
 @command(MODELS, 'headrace query "SELECT code, count(*) FROM rejects GROUP BY ALL"')
