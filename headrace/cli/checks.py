@@ -183,7 +183,7 @@ def store() -> Iterator[Result]:
     try:
         seconds = query(connect.settings(), "SELECT 1").seconds
     except StoreUnreachable as error:
-        yield Result("note", str(error))
+        yield Result("note", str(error), "headrace up")
     else:
         yield Result("ok", f"the recorder answers queries ({seconds * 1000:.0f} ms)")
 

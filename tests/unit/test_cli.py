@@ -78,7 +78,15 @@ def test_the_version_is_printed(run):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("publish",), ("init", "x"), ("nonsense",), ("release", "no.py"), ("topics", "--no")]
+    "arguments",
+    [
+        ("publish",),
+        ("init", "x"),
+        ("nonsense",),
+        ("release", "no.py"),
+        ("topics", "--no"),
+        ("publish", "x", "--rate", "fast"),
+    ],
 )
 def test_wrong_usage_exits_with_2(run, arguments):
     assert run(*arguments).exit_code == USAGE
