@@ -65,16 +65,14 @@ def diff(a: Model, b: Model, as_json: Json = False) -> None:
     first, second = (artifacts.get_source(one.released.definition.source_uri) for one in found)
     told = {
         "models": names,
-        "facts": comparing.changed(dict(_facts(cards[0])), dict(_facts(cards[1]))),
-        "parameters": comparing.changed(cards[0]["parameters"], cards[1]["parameters"]),
-        "weights": comparing.largest(cards[0]["weights"], cards[1]["weights"], WEIGHTS),
+        **compared(cards[0], cards[1]),
         "source": comparing.source_lines(first, second, names),
     }
     if as_json:
         output.print_json(told)
         return
     for title in ("facts", "parameters", "weights"):
-        rows = [(key, *map(_plain, values)) for key, values in told[title].items()]  # type: ignore[attr-defined]
+        rows = [(key, *map(_plain, values)) for key, values in told[title].items()]
         if rows:
             output.out().print(output.table((title, *names), rows))
             output.say("")
@@ -148,6 +146,20 @@ def card(roots: Roots, control: Sequence[Record], artifacts: Artifacts) -> dict[
         "verdicts": list(_verdicts(started.run, control)),
         "parameters": parameters,
         "weights": weights,
+    }
+
+
+def compared(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """Where two cards differ; parameters and weights only where both models' bytes are there."""
+    from headrace import comparing
+
+    facts = comparing.changed(dict(_facts(a)), dict(_facts(b)))
+    if a["lost"] or b["lost"]:
+        return {"facts": facts, "parameters": {}, "weights": {}}
+    return {
+        "facts": facts,
+        "parameters": comparing.changed(a["parameters"], b["parameters"]),
+        "weights": comparing.largest(a["weights"], b["weights"], WEIGHTS),
     }
 
 

@@ -41,7 +41,8 @@ def told_services(services: dict[str, dict[str, Any]], home: Path) -> str:
             why = "refused to start" if state.get("refused") else "is down"
             told.append(f"{name} {why}, see {home / 'logs' / f'{name}.log'}")
         elif state.get("restarts"):
-            told.append(f"{name} was restarted {state['restarts']} times")
+            times = "once" if state["restarts"] == 1 else f"{state['restarts']} times"
+            told.append(f"{name} was restarted {times}")
     return "; ".join(told)
 
 
