@@ -97,12 +97,12 @@ def decisions(
     from headrace.why import chain, words
 
     with connect.client() as client:
-        if name is not None:
-            check_released(name, client.pipelines())
         try:
             log = chain.Log.of(client.subscribe("control-log", name or "", start="earliest", follow=False))
         except Missing:
             log = chain.Log()
+        if not log.links:  # of a retired pipeline there is what was decided
+            check_released(name, client.pipelines())
     beside = (LabelsCounted, WindowValidated)  # counts that decisions rest on
     chosen = [link for link in log.links if not isinstance(link.event, beside)][-last:]
     if as_json:

@@ -37,10 +37,11 @@ def models(
     until_ms = None if at is None else round(to_time(at, "--at").timestamp() * 1000)
     with connect.client() as client:
         found = facts.read(client, name, until_ms)
+        released = found or client.pipelines()
     if at is not None and not found:
         what = f"{name} was not released yet" if name else "nothing was released yet"
         raise Missing(f"{what} at {at}", f"headrace models{f' {name}' if name else ''}")
-    check_released(name, found)
+    check_released(name, released)
     listed = versions(found)
     if as_json:
         output.print_json(listed)
@@ -102,7 +103,7 @@ def runs(name: AnyName = None, as_json: Json = False) -> None:
 
     with connect.client() as client:
         found = facts.read(client, name)
-    check_released(name, found)
+        check_released(name, found or client.pipelines())
     listed = [{"pipeline": pipeline, **asdict(run)} for pipeline, one in found.items() for run in one.runs.values()]
     if as_json:
         output.print_json(listed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli import connect, output
-from headrace.cli.app import DATA, Json, Name, command
+from headrace.cli.app import DATA, Json, Name, command, known_topics
 from headrace.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -103,7 +103,10 @@ def predict(
 def watch(
     name: Name,
     rejected: Annotated[bool, typer.Option("--rejected", help="Only what was rejected, and why.")] = False,
-    topic: Annotated[str | None, typer.Option(help="One topic instead, such as labelled-examples or metrics.")] = None,
+    topic: Annotated[
+        str | None,
+        typer.Option(help="One topic instead, such as labelled-examples or metrics.", autocompletion=known_topics),
+    ] = None,
     from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest that is kept.")] = False,
     count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="Stop after so many lines.")] = None,
     as_json: Json = False,

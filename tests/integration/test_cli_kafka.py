@@ -174,6 +174,19 @@ def test_a_file_without_a_label_column_says_which_columns_it_might_be(rain):
     assert "The contract does not know day, rain." in run("publish", rain, "days.csv").stderr
 
 
+@pytest.mark.parametrize("command", ["models", "runs", "triggers", "decisions", "alerts", "watch"])
+def test_a_pipeline_that_was_never_released_is_named_beside_those_that_were(rain, command):
+    result = run(command, "snow")
+    assert result.exit_code == 1
+    assert "no pipeline 'snow' is released; released are rain" in result.stderr
+
+
+def test_rights_cannot_be_given_on_a_broker_without_an_authorizer(rain):
+    result = run("acls", "--apply")
+    assert result.exit_code == 1
+    assert "has no authorizer: everyone may do everything" in result.stderr
+
+
 def test_topics_are_checked_against_what_they_must_be(rain, kafka, here):
     assert run("topics", "--check").exit_code == 0
     bus = KafkaBus(kafka)

@@ -73,6 +73,11 @@ def test_the_help_lists_the_first_steps_first(run):
     assert places == sorted(places)
 
 
+def test_topics_are_completed(run):
+    words = {"_HEADRACE_COMPLETE": "complete_bash", "COMP_WORDS": "headrace watch rain --topic pre", "COMP_CWORD": "4"}
+    assert CliRunner().invoke(app, [], env=words, prog_name="headrace").stdout.split() == ["predictions"]
+
+
 def test_the_version_is_printed(run):
     assert run("--version").stdout.startswith("headrace 0.")
 
