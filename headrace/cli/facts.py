@@ -18,6 +18,7 @@ from headrace.schemas.control import (
     MetricsUpdated,
     ModelUpdated,
     ModelValidated,
+    PipelineReleased,
     RequestRefused,
     RunEnded,
     RunStarted,
@@ -107,6 +108,8 @@ def fold(records: Iterable[Record]) -> dict[str, Facts]:
                     performance[event.pipeline] = event
             case RequestRefused() if event.kind != UNCHANGED:
                 refused[event.pipeline] = event
+            case PipelineReleased() if event.pipeline in refused and refused[event.pipeline].kind == "ReleaseAsked":
+                del refused[event.pipeline]  # a later release was taken up
             case _:
                 pass
     return {

@@ -294,6 +294,7 @@ def test_a_state_that_was_refused_can_be_forgotten_and_nothing_else(run, tmp_pat
     assert run("reset", "joiner", "--yes").exit_code == 0
     assert not fold.parent.exists()
     assert other.exists()
+    assert "'joyner' is neither a service nor a folder; services are validator" in run("reset", "joyner").stderr
     elsewhere = run("reset", str(tmp_path), "--yes")
     assert elsewhere.exit_code == REFUSED
     assert "where services keep their state" in elsewhere.stderr

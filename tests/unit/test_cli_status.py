@@ -12,7 +12,9 @@ from headrace.schemas.control import (
     ChallengerSuperseded,
     DriftDetected,
     MetricsUpdated,
+    PipelineReleased,
     ReleaseAsked,
+    RequestRefused,
     RunEnded,
     RunStarted,
     TrainingFailed,
@@ -119,6 +121,19 @@ def test_a_run_that_left_a_row_out_lives_and_one_that_gave_way_says_to_whom():
     assert (run.state, run.reason) == ("live", "")
     run = facts.fold(story)[name].runs["a"]
     assert (run.state, run.reason) == ("ended", "gave way to train-1: asked by ann")
+
+
+def test_a_release_that_was_refused_is_told_until_one_is_taken_up():
+    asked = decode(TYPE_OF[ReleaseAsked], (EXAMPLES / "ReleaseAsked" / "v1" / "full.json").read_bytes())
+    asked, name = asked.model_copy(update={"topic_id": "topic"}), asked.pipeline
+    refused = RequestRefused(pipeline=name, request="r", kind="ReleaseAsked", reason="not compatible", next="")
+    released = PipelineReleased(
+        pipeline=name, release=1, definition=asked.definition, partitions=1, request="q", by="ann"
+    )
+    assert facts.fold(control(asked, refused))[name].refused == refused
+    assert facts.fold(control(asked, refused, released))[name].refused is None
+    rollback = refused.model_copy(update={"kind": "RollbackAsked"})
+    assert facts.fold(control(asked, rollback, released))[name].refused == rollback
 
 
 def rose(degraded, run="a"):
