@@ -19,12 +19,14 @@ def _flatten(name: str, value: Any, found: dict[str, str]) -> None:
     if isinstance(value, Mapping) and value:
         for key, one in value.items():
             _flatten(f"{name}.{key}", one, found)
-    elif isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], type):
+    elif isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], type) and isinstance(value[1], Mapping):
         found[name] = value[0].__name__
         for key, one in value[1].items():
             _flatten(f"{name}.{key}", one, found)
     elif isinstance(value, set | frozenset):
         found[name] = ", ".join(sorted(map(str, value)))
+    elif isinstance(value, tuple) and value and all(isinstance(one, type) for one in value):
+        found[name] = ", ".join(one.__name__ for one in value)
     elif not isinstance(value, Mapping):
         found[name] = repr(value)
 

@@ -7,6 +7,7 @@ Principals are the services by their names, `users` (programs that publish, read
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from headrace.errors import HeadraceError
@@ -95,7 +96,7 @@ def apply(settings: Settings, wanted: Iterable[Right], principal: Callable[[str]
     address = broker_address(settings)
     admin = connect(KafkaAdminClient, settings, address)
     try:
-        with asking("Alter", "the cluster"):
+        with asking("Alter", "the cluster"), _authorizing(address):
             for first in range(0, len(acls), AT_ONCE):
                 failed = admin.create_acls(acls[first : first + AT_ONCE])["failed"]
                 if failed:
@@ -103,6 +104,18 @@ def apply(settings: Settings, wanted: Iterable[Right], principal: Callable[[str]
     finally:
         admin.close()
     return len(acls)
+
+
+@contextmanager
+def _authorizing(address: str) -> Iterator[None]:
+    """Raise HeadraceError where the broker has no authorizer: everyone may do everything there."""
+    from kafka.errors import SecurityDisabledError
+
+    try:
+        yield
+    except SecurityDisabledError as error:
+        what = f"the broker at {address} has no authorizer: everyone may do everything, so there are no rights to give"
+        raise HeadraceError(what, "docs/security.md says how a broker with rights is set up") from error
 
 
 def named(template: str) -> Callable[[str], str]:

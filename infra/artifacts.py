@@ -156,9 +156,7 @@ class Artifacts:
         # URIs come from events: one that leads out of the store is none of ours.
         content = self._files.read(uri) if URI.fullmatch(uri) else None
         if content is None:
-            raise ArtifactMissing(
-                f"there is no artifact {uri} in {self.url}; `headrace doctor` checks the store{_again(uri)}"
-            )
+            raise ArtifactMissing(f"there is no artifact {uri} in {self.url}{_again(uri)}")
         signed = read_line(content)
         if signed is None:
             raise ArtifactTampered(f"artifact {uri}: its manifest cannot be read; {_RESTORE}{_again(uri)}")

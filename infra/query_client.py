@@ -50,9 +50,7 @@ def ask(url: str, sql: str, limit: int = 10_000, token: str | None = None, timeo
     except urllib.error.HTTPError as refusal:
         raise QueryFailed(_reason(refusal)) from refusal
     except OSError as error:
-        raise StoreUnreachable(
-            f"no recorder answers at {url} ({getattr(error, 'reason', error)}); start the services with `headrace up`"
-        ) from error
+        raise StoreUnreachable(f"no recorder answers at {url} ({getattr(error, 'reason', error)})") from error
     return Answer(
         [column["name"] for column in found["columns"]],
         [column["type"] for column in found["columns"]],

@@ -23,6 +23,7 @@ from headrace.schemas.codec import (
     encode,
     header,
     headers_of,
+    lacking,
     numbered,
 )
 from headrace.schemas.control import FaultFound
@@ -96,7 +97,8 @@ class Incoming:
                     self._source, self._written_by = written_by.decode(), written_by
                 source, sequence = self._source, int(number)
             except (TypeError, IndexError, ValueError, AttributeError) as error:
-                raise DeadLetter(f"no source and sequence in the envelope ({error})") from error
+                why = lacking(headers, "ce_source", "ce_sequence") or error
+                raise DeadLetter(f"no source and sequence in the envelope ({why})") from error
             key = source
             if self._copied:
                 key = f"{(header(headers, ORIGIN, 7) or '').rpartition('/')[0]} {source}"

@@ -105,6 +105,12 @@ def numbered(event_type: str, source: str) -> Callable[[int], Headers]:
     return headers
 
 
+def lacking(headers: Sequence[tuple[str, bytes]] | None, *names: str) -> str:
+    """Which of these headers a record lacks, in words; empty where it has them all."""
+    missing = [name for name in names if not header(headers, name, 0)]
+    return f"it has no {', '.join(missing)}" if missing else ""
+
+
 def header(headers: Sequence[tuple[str, bytes]] | None, name: str, position: int) -> str | None:
     """One header's text, by position where it stands there, else by name; None where it is missing."""
     if not headers:

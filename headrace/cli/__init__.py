@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -43,6 +42,8 @@ GROUPS = (
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from importlib import metadata
+
         print(f"headrace {metadata.version('headrace')}")
         raise typer.Exit
 

@@ -10,8 +10,6 @@ import typer
 
 from headrace.cli import connect, output
 from headrace.cli.app import MODELS, AnyName, Json, command
-from headrace.schemas.control import DriftDetected
-from headrace.why import alert_words, chain
 
 if TYPE_CHECKING:
     from headrace.schemas.record import Record
@@ -30,17 +28,18 @@ def alerts(
     """
     from headrace.errors import InvalidInput, Missing
     from headrace.infra.client_errors import check_released
+    from headrace.schemas.control import DriftDetected
 
     kinds = DriftDetected.model_fields["kind"].annotation.__args__  # type: ignore[union-attr]
     if kind is not None and kind not in kinds:
         raise InvalidInput(f"--kind is {', '.join(kinds[:-1])} or {kinds[-1]}, not {kind!r}")
     with connect.client() as client:
-        if name is not None:
-            check_released(name, client.pipelines())
         try:
             found = listed(client.subscribe("drift-alerts", name or "", start="earliest", follow=False))
         except Missing:
             found = []
+        if not found:  # of a retired pipeline there is what was found
+            check_released(name, client.pipelines())
     chosen = [one for one in found if kind in (None, one["kind"])][-last:]
     if as_json:
         output.print_json(chosen)
@@ -55,11 +54,15 @@ def alerts(
 
 def listed(records: Iterable[Record]) -> list[dict[str, Any]]:
     """The alerts among records, in order, as data with a sentence each."""
+    from headrace.schemas.control import DriftDetected
+
     return [told(record) for record in records if isinstance(record.event, DriftDetected)]
 
 
 def told(record: Record) -> dict[str, Any]:
     """One alert as data, with the place that `why` takes, when it was found, and a sentence."""
+    from headrace.why import alert_words, chain
+
     alert: Any = record.event
     link = chain.link_of(record)
     place = {"place": link.origin or link.place, "found_at": _time(record.known_ms)}

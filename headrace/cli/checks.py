@@ -171,7 +171,9 @@ def services() -> Iterator[Result]:
     if len(down) == len(states):
         yield Result("note", "no services of this folder run (they may run elsewhere)", "headrace up")
     elif down:
-        yield Result("fail", f"{', '.join(down)} do not run", f"read {home}/logs/{down[0]}.log")
+        yield Result(
+            "fail", f"{', '.join(down)} {'does' if len(down) == 1 else 'do'} not run", f"read {home}/logs/{down[0]}.log"
+        )
     else:
         yield Result("ok", f"{len(states)} services run")
 
@@ -183,7 +185,7 @@ def store() -> Iterator[Result]:
     try:
         seconds = query(connect.settings(), "SELECT 1").seconds
     except StoreUnreachable as error:
-        yield Result("note", str(error))
+        yield Result("note", str(error), "headrace up")
     else:
         yield Result("ok", f"the recorder answers queries ({seconds * 1000:.0f} ms)")
 

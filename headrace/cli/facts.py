@@ -13,16 +13,17 @@ from headrace.cli import alerts
 from headrace.errors import Missing
 from headrace.schemas.control import (
     OWN_RECIPE,
+    ChallengerSuperseded,
     DriftDetected,
     MetricsUpdated,
     ModelUpdated,
     ModelValidated,
+    PipelineReleased,
     RequestRefused,
     RunEnded,
     RunStarted,
     SnapshotTaken,
     TrainingCompleted,
-    TrainingFailed,
 )
 from headrace.schemas.record import Record
 from headrace.services.orchestrator import core as orchestrator
@@ -91,10 +92,10 @@ def fold(records: Iterable[Record]) -> dict[str, Facts]:
             case RunStarted():
                 run = Run(event.run, event.release, event.request, event.start_offset, event.recipe or OWN_RECIPE)
                 runs.setdefault(event.pipeline, {}).setdefault(event.run, run)
-            case RunEnded():
-                _end(runs, event.pipeline, event.run, "ended", event.reason)
-            case TrainingFailed():
-                _end(runs, event.pipeline, event.run or "", "failed", event.reason)
+            case ChallengerSuperseded() if (given_way := runs.get(event.pipeline, {}).get(event.run)) is not None:
+                given_way.reason = f"gave way to {event.by_request}: {event.reason}"
+            case RunEnded() if (ended := runs.get(event.pipeline, {}).get(event.run)) is not None:
+                ended.state, ended.reason = "ended", ended.reason or event.reason
             case TrainingCompleted():
                 completed = runs.get(event.pipeline, {}).get(event.run)
                 if completed is not None:
@@ -107,6 +108,8 @@ def fold(records: Iterable[Record]) -> dict[str, Facts]:
                     performance[event.pipeline] = event
             case RequestRefused() if event.kind != UNCHANGED:
                 refused[event.pipeline] = event
+            case PipelineReleased() if event.pipeline in refused and refused[event.pipeline].kind == "ReleaseAsked":
+                del refused[event.pipeline]  # a later release was taken up
             case _:
                 pass
     return {
@@ -260,12 +263,6 @@ def file_state(pipeline: str, digest: str, release: int) -> str:
     if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
         return f"{path} is release {release}"
     return f"{path} differs from release {release}"
-
-
-def _end(runs: dict[str, dict[str, Run]], pipeline: str, run: str, state: str, reason: str) -> None:
-    found = runs.get(pipeline, {}).get(run)
-    if found is not None:
-        found.state, found.reason = state, reason
 
 
 def _revision(champion: ModelUpdated, newest: SnapshotTaken | None) -> int:

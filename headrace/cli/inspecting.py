@@ -10,7 +10,6 @@ import typer
 from headrace.cli import connect, output
 from headrace.cli.app import MODELS, AnyName, Json, command
 from headrace.errors import Missing
-from headrace.schemas.control import OWN_RECIPE
 
 if TYPE_CHECKING:
     from headrace.infra.artifacts import Artifacts, Manifest
@@ -66,16 +65,14 @@ def diff(a: Model, b: Model, as_json: Json = False) -> None:
     first, second = (artifacts.get_source(one.released.definition.source_uri) for one in found)
     told = {
         "models": names,
-        "facts": comparing.changed(dict(_facts(cards[0])), dict(_facts(cards[1]))),
-        "parameters": comparing.changed(cards[0]["parameters"], cards[1]["parameters"]),
-        "weights": comparing.largest(cards[0]["weights"], cards[1]["weights"], WEIGHTS),
+        **compared(cards[0], cards[1]),
         "source": comparing.source_lines(first, second, names),
     }
     if as_json:
         output.print_json(told)
         return
     for title in ("facts", "parameters", "weights"):
-        rows = [(key, *map(_plain, values)) for key, values in told[title].items()]  # type: ignore[attr-defined]
+        rows = [(key, *map(_plain, values)) for key, values in told[title].items()]
         if rows:
             output.out().print(output.table((title, *names), rows))
             output.say("")
@@ -100,12 +97,12 @@ def decisions(
     from headrace.why import chain, words
 
     with connect.client() as client:
-        if name is not None:
-            check_released(name, client.pipelines())
         try:
             log = chain.Log.of(client.subscribe("control-log", name or "", start="earliest", follow=False))
         except Missing:
             log = chain.Log()
+        if not log.links:  # of a retired pipeline there is what was decided
+            check_released(name, client.pipelines())
     beside = (LabelsCounted, WindowValidated)  # counts that decisions rest on
     chosen = [link for link in log.links if not isinstance(link.event, beside)][-last:]
     if as_json:
@@ -121,6 +118,8 @@ def decisions(
 
 def card(roots: Roots, control: Sequence[Record], artifacts: Artifacts) -> dict[str, Any]:
     """A model as data: where it comes from, what judged it, what it is. Its bytes may be lost: then no parameters."""
+    from headrace.schemas.control import OWN_RECIPE
+
     manifest, size, parameters, weights, lost = _opened(roots, artifacts)
     started = roots.started
     return {
@@ -147,6 +146,20 @@ def card(roots: Roots, control: Sequence[Record], artifacts: Artifacts) -> dict[
         "verdicts": list(_verdicts(started.run, control)),
         "parameters": parameters,
         "weights": weights,
+    }
+
+
+def compared(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """Where two cards differ; parameters and weights only where both models' bytes are there."""
+    from headrace import comparing
+
+    facts = comparing.changed(dict(_facts(a)), dict(_facts(b)))
+    if a["lost"] or b["lost"]:
+        return {"facts": facts, "parameters": {}, "weights": {}}
+    return {
+        "facts": facts,
+        "parameters": comparing.changed(a["parameters"], b["parameters"]),
+        "weights": comparing.largest(a["weights"], b["weights"], WEIGHTS),
     }
 
 

@@ -12,7 +12,7 @@ import typer
 from headrace.cli import connect, output
 from headrace.cli.app import MODELS, AnyName, Json, Name, command, operator
 from headrace.cli.releases import Wait
-from headrace.errors import Missing
+from headrace.errors import InvalidInput, Missing
 
 if TYPE_CHECKING:
     from headrace.cli.facts import Facts
@@ -37,18 +37,17 @@ def models(
     until_ms = None if at is None else round(to_time(at, "--at").timestamp() * 1000)
     with connect.client() as client:
         found = facts.read(client, name, until_ms)
+        released = found or client.pipelines()
     if at is not None and not found:
         what = f"{name} was not released yet" if name else "nothing was released yet"
         raise Missing(f"{what} at {at}", f"headrace models{f' {name}' if name else ''}")
-    check_released(name, found)
+    check_released(name, released)
     listed = versions(found)
     if as_json:
         output.print_json(listed)
     elif listed:
         columns = ("pipeline", "version", "aliases", "release", "recipe", "run", "reason")
-        rows = [
-            [m["pipeline"], m["version"], _named(m), m["release"], m["recipe"], m["run"], m["reason"]] for m in listed
-        ]
+        rows = [[m["pipeline"], m["version"], _named(m), m["release"], m["recipe"], m["run"], _why(m)] for m in listed]
         output.out().print(output.table(columns, rows, right=("version", "release")))
     else:
         when = "yet" if at is None else f"at {at}"
@@ -75,6 +74,7 @@ def versions(found: Mapping[str, Facts]) -> list[dict[str, Any]]:
                             "snapshot_offset": update.snapshot_offset,
                             "follows": update.follows,
                             "share": update.share,
+                            "reason": update.reason,
                         }
                         for alias, update in named.items()
                     },
@@ -90,6 +90,11 @@ def _named(version: dict[str, Any]) -> str:
     return ", ".join([*aliases, *(f"pinned @{offset}" for offset in version["pinned"])])
 
 
+def _why(version: dict[str, Any]) -> str:
+    """Why its aliases point to it, else why it became a version."""
+    return "; ".join(dict.fromkeys(served["reason"] for served in version["serves"].values())) or version["reason"]
+
+
 @command(MODELS, "headrace runs rainfall")
 def runs(name: AnyName = None, as_json: Json = False) -> None:
     """List the training runs of each pipeline: where they began, how far they came, why they ended."""
@@ -98,7 +103,7 @@ def runs(name: AnyName = None, as_json: Json = False) -> None:
 
     with connect.client() as client:
         found = facts.read(client, name)
-    check_released(name, found)
+        check_released(name, found or client.pipelines())
     listed = [{"pipeline": pipeline, **asdict(run)} for pipeline, one in found.items() for run in one.runs.values()]
     if as_json:
         output.print_json(listed)
@@ -140,11 +145,23 @@ def train(
     )
     with connect.client() as client:
         check_released(name, client.pipelines())
+        if start:
+            _check_start(name, start)
         answer = client.request(asked, timeout_s=timeout_s)
     if as_json:
         output.print_json(answer)
     else:
         output.say(f"Training of {name} is requested ({asked.request}). headrace runs {name} shows how far it is.")
+
+
+def _check_start(name: str, start: int) -> None:
+    """A run from beyond the end would wait for labels that may never come. Raises InvalidInput."""
+    from headrace.schemas.topics import full_name
+
+    with connect.bus() as (bus, settings):
+        _, end = bus.offsets((full_name("<p>.labelled-examples", name, settings.namespace), 0))
+    if start > end:
+        raise InvalidInput(f"--start {start:,} is beyond the end of {name}.labelled-examples, which is {end:,}")
 
 
 @command(MODELS, 'headrace query "SELECT code, count(*) FROM rejects GROUP BY ALL"')

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.cli import lineage, output
 from headrace.cli.cells import to_feature
 from headrace.cli.files import Source, open_source
-from headrace.cli.rows import Roles, events, missing_columns, resolve_roles
+from headrace.cli.rows import Roles, events, missing_columns, resolve_roles, unknown_columns
 from headrace.errors import InvalidInput
 from headrace.schemas.contract import ContractSpec
 from headrace.schemas.lineage import topic as dataset
@@ -60,7 +60,9 @@ def publish_file(
             f"{path} lacks {', '.join(lacking)}, which the contract {spec.name} requires: no row would pass"
         )
     if roles.label is None and "features" not in source.columns:
-        output.note("No label column: only examples are published. --label COLUMN names one.")
+        left = ", ".join(unknown_columns(source, spec, roles))
+        which = f" The contract does not know {left}." if left else ""
+        output.note(f"No label column: only examples are published. --label COLUMN names one.{which}")
     place = note_path(client.settings.home, released.pipeline, path)
     progress = _progress(source, roles, label_delay)
     before = None if restart else _read(place)

@@ -108,7 +108,7 @@ def sentences(done: Reproduced) -> list[str]:
     ]
     if done.expected is not None and done.expected != done.digest:
         told.append(f"expected  {done.expected}")
-    if done.lost:
+    if done.lost and not done.restored:
         told.append(f"Its bytes are lost: {done.lost}")
     if done.other_version:
         told.append(f"Its bytes were of another version: {done.other_version}.")
@@ -163,8 +163,9 @@ def told_decisions(replayed: Replayed) -> list[str]:
     what = "every decision follows from the log" if replayed.is_equal else "not every decision follows from the log"
     told = [f"{replayed.pipeline}: {what}."]
     for folded in replayed.folds:
-        equal = ", ".join(f"{n:,} of {topic}" for topic, n in folded.equal.items()) or "nothing to tell"
-        told.append(f"{folded.fold}: {folded.records:,} records of control-log folded again: {equal} equal")
+        equal = ", ".join(f"{n:,} of {topic}" for topic, n in folded.equal.items())
+        outcome = f"{equal} equal" if equal else "nothing to compare"
+        told.append(f"{folded.fold}: {folded.records:,} records of control-log folded again: {outcome}")
         told += _told_difference(folded)
     return told + [_told_gate(gate) for gate in replayed.gates]
 

@@ -72,6 +72,12 @@ def missing_columns(source: Source, spec: ContractSpec) -> list[str]:
     return [f.name for f in spec.features if not f.optional and not {f.name, f.alias} & set(source.columns)]
 
 
+def unknown_columns(source: Source, spec: ContractSpec, roles: Roles) -> list[str]:
+    """The columns that are neither in the contract nor id, time, entity or label."""
+    known = {name for f in spec.features for name in (f.name, f.alias)} | {*vars(roles).values()}
+    return [column for column in source.columns if column not in known]
+
+
 def events(
     source: Source, spec: ContractSpec, roles: Roles, label_delay: int = 0, clock: Clock = live
 ) -> Iterator[tuple[int, ExampleArrived | LabelArrived]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,6 @@ import typer
 from headrace.cli import output
 from headrace.cli.app import START, Json, command
 from headrace.cli.files import open_source
-from headrace.cli.rows import Roles
 from headrace.errors import InvalidInput, Refused
 
 if TYPE_CHECKING:
@@ -38,7 +36,10 @@ def init(
 
     Types, bounds, optional columns and listed values are inferred from the file (CSV, JSON lines or Parquet).
     """
+    from importlib import metadata
+
     from headrace.cli.infer import infer
+    from headrace.cli.rows import Roles
     from headrace.cli.scaffold import compose_file, pipeline_file, template
     from headrace.infra.settings import make_key
     from headrace.schemas.topics import PIPELINE_NAME
@@ -114,6 +115,7 @@ def try_(
 
     The event time of each row is the clock, so what goes by time (windows, labels that expire) happens as live.
     """
+    from headrace.cli.rows import Roles
     from headrace.cli.trial import run_trial, show_trial
 
     given = Roles(id=id, time=time, entity=entity, label=label)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.errors import HeadraceError, Missing, Refused
+from headrace.errors import HeadraceError, InvalidInput, Missing, Refused
 from headrace.services import SERVICES
 
 if TYPE_CHECKING:
@@ -59,12 +59,17 @@ def last_words(home: Path, service: str) -> tuple[str, Path]:
 
 
 def state_folder(settings: Settings, what: str) -> Path:
-    """The folder with the state of a service, or the one named. Raises Missing, and Refused for a folder elsewhere."""
+    """The folder with the state of a service, or the one named.
+
+    Raises InvalidInput for what is neither, Missing, and Refused for a folder elsewhere.
+    """
     if what in SERVICES:
         # the recorder's state stands beside its rows, in the store's own file
         found = settings.store_path.parent if what == "recorder" else settings.state_dir / settings.instance / what
     else:
         found = Path(what).expanduser().absolute()
+        if len(Path(what).parts) == 1 and not found.exists():
+            raise InvalidInput(f"{what!r} is neither a service nor a folder; services are {', '.join(SERVICES)}")
         if settings.state_dir not in found.parents:
             raise Refused(f"{found} is not in {settings.state_dir}, where services keep their state")
     if not found.is_dir():

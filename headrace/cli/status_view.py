@@ -41,7 +41,8 @@ def told_services(services: dict[str, dict[str, Any]], home: Path) -> str:
             why = "refused to start" if state.get("refused") else "is down"
             told.append(f"{name} {why}, see {home / 'logs' / f'{name}.log'}")
         elif state.get("restarts"):
-            told.append(f"{name} was restarted {state['restarts']} times")
+            times = "once" if state["restarts"] == 1 else f"{state['restarts']} times"
+            told.append(f"{name} was restarted {times}")
     return "; ".join(told)
 
 
@@ -83,8 +84,6 @@ def show_pipeline(one: dict[str, Any]) -> None:
         named = {name: value for name, value in one["scores"].items() if name not in ("n", "coverage")}
         told = "  ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None)
         console.print(f"  scores    over the last {one['scores']['n']:,} rows: {told}")
-    if one["slices"]:
-        show_slices(one["slices"])
     for why in one["degraded"]:
         console.print(f"  degraded  {why}", style="bold")
     for why in one["skewed"]:
@@ -94,6 +93,8 @@ def show_pipeline(one: dict[str, Any]) -> None:
         console.print(f"  alert     {alert['kind']} {alert['level']} at {alert['found_at']}: {alert['says']}")
     if one["refused"] is not None:
         console.print(f"  refused   {one['refused']['kind']}: {one['refused']['reason']}")
+    if one["slices"]:
+        show_slices(one["slices"])
 
 
 def told_recipe(model: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli import connect, output
-from headrace.cli.app import DATA, Json, Name, command
+from headrace.cli.app import DATA, Json, Name, command, known_topics
 from headrace.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ def publish(
     from headrace.cli.rows import Roles
     from headrace.cli.start import parse_rate
 
-    words = what or []
+    words, rows_per_s = what or [], parse_rate(rate)
     with connect.client(timeout_s) as client:
         released = _released(client, name)
         if len(words) == 1 and ("=" not in words[0] or Path(words[0]).is_file()):
             roles = Roles(id=id, time=time, entity=entity, label=label)
-            done = publish_file(client, released, Path(words[0]), roles, parse_rate(rate), label_delay, restart)
+            done = publish_file(client, released, Path(words[0]), roles, rows_per_s, label_delay, restart)
             if as_json:
                 output.print_json(done)
             else:
@@ -95,7 +95,7 @@ def predict(
         output.say(f"{made.id}: version {served.version} could not answer: {served.error}")
     else:
         output.say(
-            f"{made.id}: {told_value(served.value)}  (version {served.version}, {served.learned_to:,} labels learned)"
+            f"{made.id}: {told_value(served.value)}  (version {served.version}, learned to {served.learned_to:,})"
         )
 
 
@@ -103,7 +103,10 @@ def predict(
 def watch(
     name: Name,
     rejected: Annotated[bool, typer.Option("--rejected", help="Only what was rejected, and why.")] = False,
-    topic: Annotated[str | None, typer.Option(help="One topic instead, such as labelled-examples or metrics.")] = None,
+    topic: Annotated[
+        str | None,
+        typer.Option(help="One topic instead, such as labelled-examples or metrics.", autocompletion=known_topics),
+    ] = None,
     from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest that is kept.")] = False,
     count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="Stop after so many lines.")] = None,
     as_json: Json = False,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.cli import output
 from headrace.cli.alerts import listed
 from headrace.cli.files import Source
-from headrace.cli.rows import Roles, events, resolve_roles
+from headrace.cli.rows import Roles, events, resolve_roles, unknown_columns
 from headrace.errors import InvalidInput
 from headrace.schemas.control import (
     OWN_RECIPE,
@@ -44,8 +44,7 @@ def run_trial(file: Path, source: Source, given: Roles, label_delay: int, limit:
     pipeline = pipeline_files.load_file(file)
     roles = resolve_roles(source, pipeline.spec, given)
     if roles.label is None and "features" not in source.columns:
-        known = {name for f in pipeline.spec.features for name in (f.name, f.alias)} | {*vars(roles).values()}
-        left = [column for column in source.columns if column not in known]
+        left = unknown_columns(source, pipeline.spec, roles)
         raise InvalidInput(
             f"{source.path}: without labels there is nothing to try; which column holds them? The contract does not "
             f"know {', '.join(left) or 'no column more'}",
@@ -121,7 +120,7 @@ def _report(system: System, pipeline: Any, counts: Counter[str]) -> dict[str, An
         ],
         "needs_labels": pipeline.policies().triggers.first_model_at,
         "scores": {"n": cumulative[-1].n, **cumulative[-1].metrics} if cumulative else None,
-        "development": [{"n": m.n, **m.metrics} for m in metrics if m.scope == "windowed" and m.slice is None],
+        "development": [{"n": m.n, **m.metrics} for m in _windows(metrics)],
         "slices": dict(sorted(slices.items())),
         "alerts": _alerts(system, name),
     }
@@ -133,6 +132,12 @@ def _alerts(system: System, pipeline: str) -> list[dict[str, Any]]:
     told = [record for record in system.records("drift-alerts") if isinstance(record.event, DriftDetected)]
     rows = [bisect.bisect_right(predicted, record.known_ms) for record in told]
     return [{"row": row, **alert} for row, alert in zip(rows, listed(told), strict=True)]
+
+
+def _windows(metrics: list[MetricsUpdated]) -> list[MetricsUpdated]:
+    """Each window of scores as it ended; what a minute that passed told before is a part of it."""
+    told = [m for m in metrics if m.scope == "windowed" and m.slice is None]
+    return [m for m, after in itertools.zip_longest(told, told[1:]) if after is None or after.n <= m.n]
 
 
 def _gate(verdict: ModelValidated) -> dict[str, Any]:
@@ -183,14 +188,7 @@ def show_trial(report: dict[str, Any]) -> None:
     if report["scores"]:
         console.print("\nScores of what was served, and of the simplest answers", style="bold")
         names = [name for name in report["scores"] if name != "n"]
-        shown = [
-            *report["development"],
-            {
-                "n": f"all {report['scores']['n']:,}",
-                **report["scores"],
-            },
-        ]
-        shown[-1]["n"] = f"all {report['scores']['n']:,}"
+        shown = [*report["development"], report["scores"] | {"n": f"all {report['scores']['n']:,}"}]
         console.print(
             output.table(
                 ("rows", *names),
@@ -223,11 +221,16 @@ def told_check(check: dict[str, Any]) -> str:
     """One check of a gate in a few words."""
     numbers = ""
     if check.get("value") is not None:
-        numbers = f" {check['value']:.4g}"
+        numbers = f" {_short(check['value'])}"
         if check.get("limit") is not None:
-            numbers += f" (limit {check['limit']:.4g})"
+            numbers += f" (limit {_short(check['limit'])})"
     verdict = "" if check["verdict"] == "pass" else f" {check['verdict'].upper()}"
     return f"{check['name']}{numbers}{verdict}"
+
+
+def _short(value: float) -> str:
+    """Four digits, but no power of ten where the number can be read without."""
+    return f"{value:,.0f}" if 10_000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _number(value: float | None) -> str:

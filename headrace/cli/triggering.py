@@ -31,8 +31,8 @@ def triggers(name: AnyName = None, as_json: Json = False) -> None:
             records = list(client.subscribe("control-log", name or "", start="earliest", follow=False))
         except Missing:
             records = []
-    found = {key: one for key, one in facts.fold(records).items() if name in (None, key)}
-    check_released(name, found)
+        found = {key: one for key, one in facts.fold(records).items() if name in (None, key)}
+        check_released(name, found or client.pipelines())
     told = [of_pipeline(one, records, datetime.now(UTC)) for one in found.values()]
     if as_json:
         output.print_json(told)

@@ -134,7 +134,7 @@ def _run_of(
         raise Missing(f"{name.pipeline} has no version, alias or run {which!r}", f"headrace models {name.pipeline}")
     if updated is None:
         what = f"version {which}" if which.isdigit() else which
-        raise Missing(f"{name.pipeline} has no {what}", f"headrace status {name.pipeline} says how far it is")
+        raise Missing(f"{name.pipeline} has no {what}", f"headrace models {name.pipeline}")
     return updated, updated.run
 
 
@@ -145,7 +145,10 @@ def _place(name: Name, updated: ModelUpdated | None, kept: dict[int, RunSnapshot
             return name.offset, kept[name.offset].uri
         near = min(kept, key=lambda at: abs(at - name.offset), default=None)  # type: ignore[operator]
         hint = "" if near is None else f"; the nearest one that the log names is at {near}"
-        raise Missing(f"{name.pipeline}: no snapshot of {name.which} was taken at offset {name.offset}{hint}")
+        raise Missing(
+            f"no snapshot of {name.pipeline}@{name.which} was taken at offset {name.offset}{hint}",
+            f"headrace runs {name.pipeline}" if near is None else f"headrace show {name.pipeline}@{name.which}@{near}",
+        )
     if updated is None:
         if not kept:
             raise Missing(f"run {name.which} has no snapshot yet", f"headrace runs {name.pipeline}")

@@ -178,6 +178,8 @@ def _asked(log: Log, what: str) -> list[Link]:
         return told[-1:]
     if stage:
         verdicts = list(log.all_of(ModelValidated, run=run, stage=stage))
+        if not verdicts and not any(log.all_of(RunStarted, run=run)):
+            raise InvalidInput(f"nothing in the log is named {what!r}; ask about {FORMS}")
         if not verdicts:
             raise Missing(f"run {run} has no verdict of stage {stage!r}", "headrace runs")
         return verdicts[-1:]
@@ -201,12 +203,16 @@ def _model(log: Log, what: str) -> list[Link]:
     else:
         return _asked(log, name.which)
     if not updates:
-        raise Missing(f"{name.pipeline} has no {name.which}", f"headrace why {name.pipeline}")
+        which = f"version {name.which}" if name.which.isdigit() else name.which
+        raise Missing(f"{name.pipeline} has no {which}", f"headrace why {name.pipeline}")
     if name.offset is None:
         return updates
     taken = _taken(log, updates[0].event.run, name.offset)
     if taken is None:
-        raise Missing(f"no snapshot of {name.which} was taken at offset {name.offset}")
+        raise Missing(
+            f"no snapshot of {name.pipeline}@{name.which} was taken at offset {name.offset}",
+            f"headrace why {name.pipeline}@{name.which}",
+        )
     return [*updates, taken]
 
 

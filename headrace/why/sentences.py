@@ -39,7 +39,14 @@ from headrace.schemas.control import (
     TrainingRequested,
     WindowValidated,
 )
-from headrace.schemas.stream import ExampleLabelled, PredictionMade
+from headrace.schemas.stream import (
+    ArmPrediction,
+    ExampleArrived,
+    ExampleLabelled,
+    LabelArrived,
+    PredictionMade,
+    RecordRejected,
+)
 from headrace.why import alert_words
 
 TRIGGERS = {
@@ -59,6 +66,8 @@ def sentence(event: Any) -> str:
     says = _SAYS.get(type(event))
     if says is not None:
         return says(event)
+    if event is None:
+        return "A record as its producer wrote it: the validator says what it is."
     told = event.model_dump(mode="json") if hasattr(event, "model_dump") else {}
     return f"{type(event).__name__}: {pairs(told)}."
 
@@ -79,7 +88,11 @@ def against(value: float | None, limit: float | None) -> str:
 
 def pairs(fields: dict[str, Any]) -> str:
     """Names and values of what is not empty."""
-    return ", ".join(f"{name} {value}" for name, value in fields.items() if value not in (None, "", (), [], {}))
+    return ", ".join(f"{name} {_short(value)}" for name, value in fields.items() if value not in (None, "", (), [], {}))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _numbers(event: Any) -> str:
@@ -160,18 +173,25 @@ def _made(event: PredictionMade) -> str:
     came = f"It came in as data-arrived/{event.origin[0]}/{event.origin[1]}"
     if not event.predictions:
         return f"Example {event.id} was answered by no model: none served yet. {came}."
-    arms = "; ".join(
-        f"{alias} version {arm.version} (run {arm.run}), having learned up to offset {arm.learned_to:,}, "
-        + (f"raised: {arm.error}" if arm.error is not None else f"answered {arm.value}")
-        for alias, arm in event.predictions.items()
-    )
+    arms = "; ".join(_answered(alias, arm) for alias, arm in event.predictions.items())
     served = f"the answer of {event.served} was served" if event.served else "none was served"
     return f"Example {event.id}: {arms}; {served} (epoch {event.epoch}, release {event.release}). {came}."
+
+
+def _answered(alias: str, arm: ArmPrediction) -> str:
+    which = alias if arm.version is None else f"{alias} version {arm.version}"
+    said = f"answered {arm.value}" if arm.error is None else f"raised: {arm.error}"
+    return f"{which} (run {arm.run}), having learned up to offset {arm.learned_to:,}, {said}"
 
 
 def _labelled(event: ExampleLabelled) -> str:
     waited = (event.labelled_at_ms - event.predicted_at_ms) / 1000
     return f"{_made(event.prediction)} Its label is {event.label}, known {waited:g} s later."
+
+
+def _rejected(event: RecordRejected) -> str:
+    came = f"It came in as {event.topic}/{event.partition}/{event.offset}"
+    return f"Record {event.id} was rejected: {'; '.join(one.message for one in event.problems)}. {came}."
 
 
 def _drift(event: DriftDetected) -> str:
@@ -282,6 +302,9 @@ _SAYS: dict[type, Callable[[Any], str]] = {
         f"{e.validated:,} validated, {e.rejected:,} rejected ({pairs(e.reasons) or 'none'})."
     ),
     SnapshotTaken: _taken,
+    ExampleArrived: lambda e: f"Example {e.id} came in: {pairs(e.features)}.",
+    LabelArrived: lambda e: f"The label of example {e.id} came: {e.label}.",
+    RecordRejected: _rejected,
     PredictionMade: _made,
     ExampleLabelled: _labelled,
 }

@@ -129,7 +129,10 @@ class BodyLimit:
 
 
 class QueryServer:
-    """Serves the application from a thread. Refuses an address that others can reach without a token."""
+    """Serves the application from a thread. Refuses an address that others can reach without a token.
+
+    Raises OSError where the port is taken.
+    """
 
     def __init__(
         self, queries: Queries, host: str, port: int, token: str | None, health: Callable[[], dict[str, Any]]
@@ -146,7 +149,11 @@ class QueryServer:
             timeout_graceful_shutdown=2,
         )
         self._server = uvicorn.Server(config)
-        self._socket = config.bind_socket()
+        try:
+            self._socket = config.bind_socket()
+        except SystemExit as end:  # uvicorn would end the process, and say why only in its own log
+            why = getattr(end.__context__, "strerror", None) or "no reason is known"
+            raise OSError(f"{why}: {host}:{port}; HEADRACE_QUERY_PORT names another port for queries") from end
         self._socket.listen()  # from here on nobody is turned away, also before the thread runs
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         self._thread = threading.Thread(

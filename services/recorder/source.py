@@ -13,7 +13,7 @@ from typing import Any
 
 from headrace.infra.bus import Message
 from headrace.infra.records import LARGEST_SEQUENCE, LONGEST_SOURCE
-from headrace.schemas.codec import DECODERS, ORIGIN, PREFIX, VERSION, header
+from headrace.schemas.codec import DECODERS, ORIGIN, PREFIX, VERSION, header, lacking
 from headrace.schemas.record import Record
 from headrace.services.recorder import control_rows
 from headrace.services.recorder.batch import Batch, Fault, Made, decoded
@@ -99,7 +99,8 @@ class Source:
                 if not 0 <= sequence <= LARGEST_SEQUENCE or len(source) > LONGEST_SOURCE:
                     raise ValueError(f"no service numbers like this: sequence {number[:40]!r}")
             except ValueError as error:
-                self._fault(message, f"no source, type and sequence in the envelope ({error})")
+                why = lacking(headers, "ce_source", "ce_type", "ce_sequence") or error
+                self._fault(message, f"no source, type and sequence in the envelope ({why})")
                 continue
             if self._is_log:
                 source = b"%b %b" % ((header(headers, ORIGIN, 7) or "").rpartition("/")[0].encode(), source)

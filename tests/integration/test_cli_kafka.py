@@ -163,6 +163,30 @@ def test_a_column_that_does_not_exist_is_named_with_the_nearest(rain):
     assert "no column 'xx'; did you mean x?" in result.stderr
 
 
+def test_a_training_from_beyond_the_labels_that_there_are_is_refused_at_once(rain):
+    result = run("train", rain, "--start", "5000")
+    assert result.exit_code == 2
+    assert "--start 5,000 is beyond the end of rain.labelled-examples, which is 0" in result.stderr
+
+
+def test_a_file_without_a_label_column_says_which_columns_it_might_be(rain):
+    Path("days.csv").write_text("day,x,rain\n1,0.5,1\n")
+    assert "The contract does not know day, rain." in run("publish", rain, "days.csv").stderr
+
+
+@pytest.mark.parametrize("command", ["models", "runs", "triggers", "decisions", "alerts", "watch"])
+def test_a_pipeline_that_was_never_released_is_named_beside_those_that_were(rain, command):
+    result = run(command, "snow")
+    assert result.exit_code == 1
+    assert "no pipeline 'snow' is released; released are rain" in result.stderr
+
+
+def test_rights_cannot_be_given_on_a_broker_without_an_authorizer(rain):
+    result = run("acls", "--apply")
+    assert result.exit_code == 1
+    assert "has no authorizer: everyone may do everything" in result.stderr
+
+
 def test_topics_are_checked_against_what_they_must_be(rain, kafka, here):
     assert run("topics", "--check").exit_code == 0
     bus = KafkaBus(kafka)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import socket
 import threading
 import time
 from types import SimpleNamespace
@@ -331,6 +332,13 @@ def test_the_right_token_reads(serve):
 def test_an_address_that_others_reach_needs_a_token(store, host):
     with pytest.raises(ValueError, match="HEADRACE_QUERY_TOKEN"):
         QueryServer(Queries(store), host, 0, None, dict)
+
+
+def test_a_port_that_is_taken_is_named_with_the_setting_for_another(store):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"in use: 127.0.0.1:{port}; HEADRACE_QUERY_PORT names another"):
+            QueryServer(Queries(store), "127.0.0.1", port, None, dict)
 
 
 # --- limits -----------------------------------------------------------------------------------------------

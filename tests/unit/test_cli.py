@@ -4,6 +4,8 @@ import errno
 import importlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,13 @@ ALL = (
 )
 
 
+def test_the_command_line_starts_without_the_libraries_that_only_some_commands_need():
+    heavy = {"pydantic", "msgspec", "kafka", "confluent_kafka", "river", "numpy", "duckdb"}
+    program = f"import sys, headrace.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_command_of_this_version_is_there():
     assert sorted(ALL.split()) == COMMANDS
 
@@ -64,12 +73,25 @@ def test_the_help_lists_the_first_steps_first(run):
     assert places == sorted(places)
 
 
+def test_topics_are_completed(run):
+    words = {"_HEADRACE_COMPLETE": "complete_bash", "COMP_WORDS": "headrace watch rain --topic pre", "COMP_CWORD": "4"}
+    assert CliRunner().invoke(app, [], env=words, prog_name="headrace").stdout.split() == ["predictions"]
+
+
 def test_the_version_is_printed(run):
     assert run("--version").stdout.startswith("headrace 0.")
 
 
 @pytest.mark.parametrize(
-    "arguments", [("publish",), ("init", "x"), ("nonsense",), ("release", "no.py"), ("topics", "--no")]
+    "arguments",
+    [
+        ("publish",),
+        ("init", "x"),
+        ("nonsense",),
+        ("release", "no.py"),
+        ("topics", "--no"),
+        ("publish", "x", "--rate", "fast"),
+    ],
 )
 def test_wrong_usage_exits_with_2(run, arguments):
     assert run(*arguments).exit_code == USAGE
@@ -272,6 +294,7 @@ def test_a_state_that_was_refused_can_be_forgotten_and_nothing_else(run, tmp_pat
     assert run("reset", "joiner", "--yes").exit_code == 0
     assert not fold.parent.exists()
     assert other.exists()
+    assert "'joyner' is neither a service nor a folder; services are validator" in run("reset", "joyner").stderr
     elsewhere = run("reset", str(tmp_path), "--yes")
     assert elsewhere.exit_code == REFUSED
     assert "where services keep their state" in elsewhere.stderr

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from headrace.cli.files import open_source
-from headrace.cli.rows import Roles, events, missing_columns, resolve_roles
+from headrace.cli.rows import Roles, events, missing_columns, resolve_roles, unknown_columns
 from headrace.errors import InvalidInput, Missing
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
 from headrace.schemas.stream import ExampleArrived, LabelArrived
@@ -54,6 +54,12 @@ def test_cells_become_the_contracts_types_and_blank_ones_are_left_out(write):
 def test_the_only_column_that_the_contract_does_not_know_is_the_label(write):
     labels = [event for event in published(write(CSV)) if isinstance(event, LabelArrived)]
     assert [label.label for label in labels] == [True, False]
+
+
+def test_columns_that_might_be_the_label_are_those_that_nothing_else_is(write):
+    source = write("day,pressure,clouds,rain\n1,1001,3,1\n")
+    assert unknown_columns(source, SPEC, resolve_roles(source, SPEC, Roles())) == ["day", "rain"]
+    assert unknown_columns(source, SPEC, resolve_roles(source, SPEC, Roles(id="day"))) == []
 
 
 def test_labels_come_so_many_rows_later_and_keep_their_examples_id(write):

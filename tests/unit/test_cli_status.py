@@ -1,13 +1,28 @@
 """The champion's scores in `status`: given these metrics, then those numbers."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from headrace.cli import facts
+from headrace.cli import facts, models, trial
 from headrace.cli.status_view import show_pipeline
-from headrace.schemas.control import DriftDetected, MetricsUpdated
+from headrace.schemas.codec import TYPE_OF, decode
+from headrace.schemas.control import (
+    ChallengerSuperseded,
+    DriftDetected,
+    MetricsUpdated,
+    PipelineReleased,
+    ReleaseAsked,
+    RequestRefused,
+    RunEnded,
+    RunStarted,
+    TrainingFailed,
+)
 from headrace.schemas.policies import Success
+from headrace.schemas.record import Record
+
+EXAMPLES = Path(__file__).parents[2] / "schemas" / "examples"
 
 
 def told(scope, n, slice=None, run="a", alias="champion"):
@@ -70,6 +85,57 @@ def test_slices_are_shown_as_a_table(capsys):
     assert row.split() == ["station=Cairns", "1,234", "0.5000", "-"]
 
 
+def test_scores_of_a_trial_are_those_of_whole_windows():
+    """A minute that passes tells a window that is not full yet."""
+    stream = [told("windowed", n) for n in (400, 800, 1_000, 300, 1_000, 120, 240)]
+    stream.insert(3, told("windowed", 7, "hour=3"))
+    assert [window.n for window in trial._windows(stream)] == [1_000, 1_000, 240]
+
+
+def test_numbers_of_a_check_are_written_without_a_power_of_ten_where_that_can_be_read():
+    check = {"name": "step time", "verdict": "pass", "value": 11_940.0, "limit": 600.0}
+    assert trial.told_check(check) == "step time 11,940 (limit 600)"
+    assert trial.told_check(check | {"value": 5.2511e44, "limit": None}) == "step time 5.251e+44"
+
+
+def test_a_version_tells_why_its_aliases_point_to_it_else_why_it_became_one():
+    version = {"serves": {}, "reason": "offline and infra gates passed"}
+    assert models._why(version) == "offline and infra gates passed"
+    assert models._why(version | {"serves": {"champion": {"reason": "canary passed"}}}) == "canary passed"
+
+
+def control(*events):
+    return [Record(event, 0, "control-log", "", 0, offset) for offset, event in enumerate(events)]
+
+
+def test_a_run_that_left_a_row_out_lives_and_one_that_gave_way_says_to_whom():
+    asked = decode(TYPE_OF[ReleaseAsked], (EXAMPLES / "ReleaseAsked" / "v1" / "full.json").read_bytes())
+    released = asked.model_copy(update={"topic_id": "topic"})
+    name = released.pipeline
+    started = RunStarted(pipeline=name, run="a", request="first", release=1, seed=0, start_offset=0)
+    left_out = TrainingFailed(pipeline=name, request="first", run="a", reason="no wind", offset=7)
+    gave_way = ChallengerSuperseded(pipeline=name, run="a", by_request="train-1", reason="asked by ann")
+    ended = RunEnded(pipeline=name, run="a", reason="asked by ann")
+    story = control(released, started, left_out, gave_way, ended)
+    run = facts.fold(story[:3])[name].runs["a"]
+    assert (run.state, run.reason) == ("live", "")
+    run = facts.fold(story)[name].runs["a"]
+    assert (run.state, run.reason) == ("ended", "gave way to train-1: asked by ann")
+
+
+def test_a_release_that_was_refused_is_told_until_one_is_taken_up():
+    asked = decode(TYPE_OF[ReleaseAsked], (EXAMPLES / "ReleaseAsked" / "v1" / "full.json").read_bytes())
+    asked, name = asked.model_copy(update={"topic_id": "topic"}), asked.pipeline
+    refused = RequestRefused(pipeline=name, request="r", kind="ReleaseAsked", reason="not compatible", next="")
+    released = PipelineReleased(
+        pipeline=name, release=1, definition=asked.definition, partitions=1, request="q", by="ann"
+    )
+    assert facts.fold(control(asked, refused))[name].refused == refused
+    assert facts.fold(control(asked, refused, released))[name].refused is None
+    rollback = refused.model_copy(update={"kind": "RollbackAsked"})
+    assert facts.fold(control(asked, rollback, released))[name].refused == rollback
+
+
 def rose(degraded, run="a"):
     numbers = {"reference_loss": 0.2, "recent_loss": 0.4}
     return DriftDetected(
@@ -93,16 +159,16 @@ def rose(degraded, run="a"):
 def test_a_champion_is_degraded_while_its_loss_stays_up_or_its_success_is_missed(alert, success, why):
     policies = SimpleNamespace(success=success)
     released = SimpleNamespace(definition=SimpleNamespace(policies=policies))
-    models = SimpleNamespace(aliases={"champion": SimpleNamespace(run="a")}, released=released)
-    found = facts.Facts("rain", 1, models, performance=alert)
+    known = SimpleNamespace(aliases={"champion": SimpleNamespace(run="a")}, released=released)
+    found = facts.Facts("rain", 1, known, performance=alert)
     assert facts.degraded(found, facts.scores([told("windowed", 10)])["scores"]) == why
 
 
 def test_it_is_said_how_often_a_degraded_champion_was_tried_again():
-    models = SimpleNamespace(
+    known = SimpleNamespace(
         aliases={"champion": SimpleNamespace(run="a")},
         released=SimpleNamespace(definition=SimpleNamespace(policies=SimpleNamespace(success=None))),
     )
     tried = SimpleNamespace(degraded=SimpleNamespace(tries=2, retry_ms=0))
-    (why,) = facts.degraded(facts.Facts("rain", 1, models, performance=rose(True), training=tried), None)
+    (why,) = facts.degraded(facts.Facts("rain", 1, known, performance=rose(True), training=tried), None)
     assert why.endswith("ADWIN; tried again 2 times, next not before 1970-01-01 00:00:00.000")

@@ -20,6 +20,12 @@ def test_parameters_are_named_by_step_down_to_the_nested_ones():
     assert comparing.parameters(tree.HoeffdingTreeClassifier(grace_period=7))["grace_period"] == "7"
 
 
+def test_a_parameter_that_is_two_types_is_told_by_their_names():
+    model = (compose.SelectType(int, float) | preprocessing.StandardScaler()) + compose.Select("country")
+    told = comparing.parameters(model | linear_model.LogisticRegression())
+    assert "int, float" in told.values()
+
+
 def test_only_parameters_that_differ_are_told_with_both_values():
     a, b = comparing.parameters(linear()), comparing.parameters(linear(l2=0.5))
     assert comparing.changed(a, b) == {"LogisticRegression.l2": ("0.0", "0.5")}

@@ -100,8 +100,9 @@ def test_in_the_control_log_the_place_first_written_counts_too():
 @pytest.mark.parametrize(
     ("headers", "body", "says"),
     [
-        (None, b"{}", "no source and sequence"),
-        (enveloped("/a", 1)[:4], b"{}", "no source and sequence"),
+        (None, b"{}", "no source and sequence in the envelope .it has no ce_source, ce_sequence.$"),
+        (enveloped("/a", 1)[:4], b"{}", "no source and sequence in the envelope .it has no ce_sequence.$"),
+        (enveloped("/a", "x"), b"{}", "no source and sequence in the envelope .invalid literal"),
         (
             enveloped("/a", 1, "headrace.Nothing.v1"),
             b"{}",

@@ -22,7 +22,7 @@ from headrace.schemas.control import (
 from headrace.schemas.record import Record
 from headrace.schemas.topics import control_log_events
 from headrace.why import chain, words
-from headrace.why.sentences import sentence
+from headrace.why.sentences import pairs, sentence
 
 EXAMPLES = Path(__file__).parents[2] / "schemas" / "examples"
 ID = "0123456789abcdef" * 2
@@ -205,14 +205,25 @@ def test_programs_get_every_number_and_the_threads_that_lead_back():
     assert told["body"].start == 500
 
 
-@pytest.mark.parametrize("name", sorted(set(control_log_events()) - {"Tick"}))
-def test_every_event_that_decides_has_a_sentence_of_its_own(name):
+OF_A_ROW = {"ExampleArrived", "LabelArrived", "RecordRejected", "PredictionMade", "ExampleLabelled"}
+
+
+@pytest.mark.parametrize("name", sorted(set(control_log_events()) - {"Tick"} | OF_A_ROW))
+def test_every_event_that_decides_or_became_of_a_row_has_a_sentence_of_its_own(name):
     for path in sorted((EXAMPLES / name).rglob("*.json")):
         event = decode(f"headrace.{name}.v1", path.read_bytes())
         told = sentence(event)
         assert re.fullmatch(r"[^\n]+\.", told), told
         assert not told.startswith(name), told
         assert "None" not in told, told
+
+
+def test_a_record_that_only_its_producer_could_read_is_said_to_be_one():
+    assert sentence(None) == "A record as its producer wrote it: the validator says what it is."
+
+
+def test_numbers_beside_a_sentence_are_rounded():
+    assert pairs({"loss": 0.07001321003963012, "n": 2272, "none": None}) == "loss 0.0700132, n 2272"
 
 
 def test_a_training_that_was_tried_again_leads_to_what_was_told_and_to_the_alert():

@@ -291,7 +291,7 @@ def test_an_artifact_is_found_by_its_address(rain):
         ("rain@challenger", "rain has no challenger"),
         ("rain@nobody", "no version, alias or run 'nobody'"),
         ("snow", "no pipeline is named 'snow'"),
-        ("rain@1@7", r"no snapshot of 1 was taken at offset 7; the nearest one that the log names is at \d+"),
+        ("rain@1@7", r"no snapshot of rain@1 was taken at offset 7; the nearest one that the log names is at \d+"),
     ],
 )
 def test_what_the_log_does_not_know_is_named(rain, name, error):

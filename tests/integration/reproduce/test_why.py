@@ -114,11 +114,11 @@ def test_an_answer_follows_from_the_alias_of_its_epoch_and_the_snapshot_that_gav
 @pytest.mark.parametrize(
     ("what", "error", "says"),
     [
-        ("rain@2", Missing, "rain has no 2"),
-        ("rain@1@3", Missing, "no snapshot of 1 was taken at offset 3"),
+        ("rain@2", Missing, "rain has no version 2"),
+        ("rain@1@3", Missing, "no snapshot of rain@1 was taken at offset 3"),
         ("control-log/0/999", Missing, "no event that decides stands at control-log/0/999"),
         ("nothing", InvalidInput, "nothing in the log is named 'nothing'; ask about a model"),
-        ("r1/offline", Missing, "run r1 has no verdict of stage 'offline'"),
+        ("r1/offline", InvalidInput, "nothing in the log is named 'r1/offline'; ask about a model"),
     ],
 )
 def test_what_is_not_there_is_said(rain, what, error, says):
