@@ -31,16 +31,16 @@ class InvalidInput(HeadraceError):
     """A file or a value given cannot be used as it is."""
 
 
-class TopicsWrong(HeadraceError, ValueError):
-    """Topics that exist are not as they must be; the message names each setting."""
-
-
 class Refused(HeadraceError):
     """The system understood and said no. `kind` "unchanged": what was asked for is so already."""
 
     def __init__(self, message: str, next: str | None = None, kind: str = "") -> None:
         super().__init__(message, next)
         self.kind = kind
+
+
+class TopicsWrong(Refused):
+    """Topics that exist are not as they must be; the message names the first setting."""
 
 
 class NotAuthorized(Refused):

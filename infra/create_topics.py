@@ -29,7 +29,12 @@ class Problem:
     next: str
 
     def __str__(self) -> str:
-        return f"{self.topic}: {self.setting} is {self.found}, must be {self.wanted}; {self.next}"
+        return f"{self.says}; {self.next}"
+
+    @property
+    def says(self) -> str:
+        """What is wrong, without what mends it."""
+        return f"{self.topic}: {self.setting} is {self.found}, must be {self.wanted}"
 
 
 def create(bus: Bus, namespace: str = "") -> None:
@@ -47,8 +52,8 @@ def require_pipeline(bus: Bus, pipeline: str, partitions: int, policies: Policie
     """Raise TopicsWrong where the topics of one pipeline are not there or not right."""
     problems = check_pipeline(bus, pipeline, partitions, policies, namespace)
     if problems:
-        more = len(problems) - 1
-        raise TopicsWrong(f"{problems[0]}{f' (and {more} more settings of its topics)' if more else ''}")
+        first, more = problems[0], len(problems) - 1
+        raise TopicsWrong(f"{first.says}{f' (and {more} more settings of its topics)' if more else ''}", first.next)
 
 
 def check(bus: Bus, namespace: str = "") -> list[Problem]:

@@ -179,15 +179,19 @@ def services() -> Iterator[Result]:
 
 
 def store() -> Iterator[Result]:
-    """Whether the recorder answers."""
+    """Whether the recorder answers, and what no service could read."""
     from headrace.infra.query_client import StoreUnreachable, query
 
     try:
-        seconds = query(connect.settings(), "SELECT 1").seconds
+        answer = query(connect.store(), "SELECT count(*) FROM dead_letters")
     except StoreUnreachable as error:
         yield Result("note", str(error), "headrace up")
     else:
-        yield Result("ok", f"the recorder answers queries ({seconds * 1000:.0f} ms)")
+        yield Result("ok", f"the recorder answers queries ({answer.seconds * 1000:.0f} ms)")
+        ((unread,),) = answer.rows
+        if unread:
+            look = 'headrace query "SELECT * FROM dead_letters"'
+            yield Result("note", f"{unread:,} records could not be read, and nothing was made of them", look)
 
 
 def pipeline_files() -> Iterator[Result]:

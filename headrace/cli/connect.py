@@ -19,6 +19,21 @@ def settings() -> Settings:
     return Settings()
 
 
+def store() -> Settings:
+    """The settings by which this folder's recorder is asked.
+
+    Raises StoreUnreachable where it is down while other services of the folder run: at its port may be another's.
+    """
+    from headrace.infra import supervisor
+    from headrace.infra.query_client import StoreUnreachable
+
+    found = settings()
+    recorder = supervisor.states(found.home)["recorder"]
+    if supervisor.is_running(found.home) and recorder.get("pid") is not None and not recorder["alive"]:
+        raise StoreUnreachable(f"this folder's recorder does not run; {found.home}/logs/recorder.log says why")
+    return found
+
+
 @contextmanager
 def client(timeout_s: float = 30.0) -> Iterator[Client]:
     """The SDK's client; `timeout_s` is how long the broker may take to acknowledge. Raises Unreachable."""

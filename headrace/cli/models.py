@@ -177,7 +177,7 @@ def query(
     """
     from headrace.infra.query_client import query as ask
 
-    answer = ask(connect.settings(), sql, limit)
+    answer = ask(connect.store(), sql, limit)
     if as_json:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
         output.print_json({"columns": answer.columns, "rows": rows, "truncated": answer.truncated})

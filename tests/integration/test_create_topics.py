@@ -85,6 +85,7 @@ def test_a_topic_with_a_wrong_setting_is_named_with_what_is_what_should_be_and_t
     assert (problem.topic, problem.setting, problem.found, problem.wanted) == (topic, setting, found, wanted)
     assert f"kafka-configs.sh --bootstrap-server … --alter --topic {topic} --add-config {setting}=" in problem.next
     assert str(refused.value).startswith(f"{topic}: {setting} is {found}, must be {wanted}")
+    assert refused.value.next == problem.next
 
 
 def test_a_missing_topic_and_another_partition_count_are_named(bus, namespace):

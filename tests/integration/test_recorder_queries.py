@@ -87,8 +87,8 @@ def test_settings_name_the_store_and_the_token(serve):
         query(chosen, "SELECT 1")
 
 
-def test_nobody_there_says_what_to_start():
-    with pytest.raises(StoreUnreachable, match="headrace up"):
+def test_nobody_there_is_told_with_the_address():
+    with pytest.raises(StoreUnreachable, match=r"no recorder answers at http://127.0.0.1:1 "):
         ask("http://127.0.0.1:1", "SELECT 1")
 
 

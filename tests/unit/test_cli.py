@@ -192,7 +192,7 @@ def test_down_without_anything_running_is_no_error(run):
     ("error", "status", "message", "next_command"),
     [
         (Refused("no", "headrace status"), REFUSED, "no", "headrace status"),
-        (TopicsWrong("x: retention"), FAILED, "x: retention", None),
+        (TopicsWrong("x: retention", "mend it"), REFUSED, "x: retention", "mend it"),
         (SettingsError("X is no setting"), USAGE, "X is no setting", "headrace doctor lists what is set"),
         (InvalidDefinition("label", "must be bool"), FAILED, "label: must be bool", None),
         (Unavailable("no broker"), FAILED, "no broker", None),
