@@ -154,6 +154,16 @@ def test_without_a_broker_doctor_lists_what_is_and_what_is_not(run):
     assert broker["next"] == "start it or unset the variable"
 
 
+def test_doctor_says_which_setting_is_none_and_checks_what_needs_no_settings(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADRACE_HOMME", "elsewhere")
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "rain.py").write_text("raise ValueError('no such sensor')\n")
+    result = run("doctor", "--json")
+    assert result.exit_code == FAILED
+    failed = [line["what"] for line in json.loads(result.stdout) if line["level"] == "fail"]
+    assert [("HEADRACE_HOMME" in what, "no such sensor" in what) for what in failed] == [(True, False), (False, True)]
+
+
 def test_acls_and_topics_need_no_broker(run):
     assert {"principal": "users", "operation": "Write", "topic": "<p>.data-arrived"} in json.loads(
         run("acls", "--json").stdout
