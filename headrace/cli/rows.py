@@ -94,7 +94,9 @@ def to_events(
     path: Path, spec: ContractSpec, roles: Roles, number: int, row: Mapping[str, Any], clock: Clock = live
 ) -> tuple[ExampleArrived, LabelArrived | None]:
     """One row as an example and, where it has one, its label. Raises InvalidInput for a time that is none."""
+    history = False
     if isinstance(row.get("features"), dict):
+        history = row.get("history") is True
         row, roles = {**row, **row["features"]}, Roles(*ROLES)
     features = {}
     for f in spec.features:
@@ -106,7 +108,7 @@ def to_events(
     time = to_time(given["time"], f"{path}, row {number}") if "time" in given else clock(number)
     entity = to_text(given["entity"]) if "entity" in given else None
     own = to_text(given["id"]) if "id" in given else row_id(path, number, features)
-    example = ExampleArrived(id=own, time=time, features=features, entity=entity)
+    example = ExampleArrived(id=own, time=time, features=features, entity=entity, history=history)
     if "label" not in given:
         return example, None
     return example, LabelArrived(id=own, time=time, entity=entity, label=to_label(given["label"], spec))

@@ -110,6 +110,13 @@ def test_json_lines_hold_rows_or_events(write):
     assert [event.features for event in published(flat)[:1]] == [{"pressure": 1001.0}]
     example, label = published(nested)
     assert (example.id, example.features, label.label) == ("a", {"pressure": 1001.0}, True)
+    assert not example.history
+
+
+def test_an_event_that_is_history_is_published_as_history(write):
+    event = {"id": "a", "features": {"pressure": 1001}, "label": True, "history": True}
+    example, _ = published(write(json.dumps(event), "history.jsonl"))
+    assert example.history
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.open), (".xz", lzma.open)])
