@@ -93,7 +93,7 @@ def fold(records: Iterable[Record]) -> dict[str, Facts]:
                 runs.setdefault(event.pipeline, {}).setdefault(event.run, run)
             case RunEnded():
                 _end(runs, event.pipeline, event.run, "ended", event.reason)
-            case TrainingFailed():
+            case TrainingFailed(offset=None):  # with one, the run left out that example and lives
                 _end(runs, event.pipeline, event.run or "", "failed", event.reason)
             case TrainingCompleted():
                 completed = runs.get(event.pipeline, {}).get(event.run)
