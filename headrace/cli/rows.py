@@ -94,13 +94,12 @@ def to_events(
     path: Path, spec: ContractSpec, roles: Roles, number: int, row: Mapping[str, Any], clock: Clock = live
 ) -> tuple[ExampleArrived, LabelArrived | None]:
     """One row as an example and, where it has one, its label. Raises InvalidInput for a time that is none."""
-    history = False
-    if isinstance(row.get("features"), dict):
-        history = row.get("history") is True
-        row, roles = {**row, **row["features"]}, Roles(*ROLES)
+    cells, history = row, False
+    if isinstance(row.get("features"), dict):  # an event: what stands outside of `features` is none
+        cells, roles, history = row["features"], Roles(*ROLES), row.get("history") is True
     features = {}
     for f in spec.features:
-        value = to_feature(row.get(f.name, row.get(f.alias) if f.alias else None), f)
+        value = to_feature(cells.get(f.name, cells.get(f.alias) if f.alias else None), f)
         if value is not None:
             features[f.name] = value
     given = {role: row.get(column) for role in ROLES if (column := getattr(roles, role)) is not None}

@@ -119,6 +119,17 @@ def test_an_event_that_is_history_is_published_as_history(write):
     assert example.history
 
 
+def test_features_of_an_event_are_neither_its_id_nor_its_time_nor_its_label(write):
+    names = ("id", "label", "time")
+    spec = ContractSpec(
+        name="W", features=tuple(FeatureSpec(name=name, type="int") for name in names), label=LabelSpec(type="bool")
+    )
+    features = dict.fromkeys(names, 7)
+    event = {"id": "a", "time": "2026-01-31T12:00:00Z", "features": features}
+    (example,) = published(write(json.dumps(event), "named.jsonl"), spec)
+    assert (example.id, example.time, example.features) == ("a", datetime(2026, 1, 31, 12, tzinfo=UTC), features)
+
+
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.open), (".xz", lzma.open)])
 def test_compressed_files_read_the_same(tmp_path, write, suffix, pack):
     path = tmp_path / f"days.csv{suffix}"
