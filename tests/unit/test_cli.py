@@ -290,6 +290,17 @@ def test_a_state_that_was_refused_can_be_forgotten_and_nothing_else(run, tmp_pat
     assert other.exists()
 
 
+def test_who_resets_the_recorder_is_told_that_its_snapshots_go_too(run, tmp_path):
+    snapshot = tmp_path / ".headrace" / "store" / "snapshots" / "one"
+    snapshot.mkdir(parents=True)
+    asked = run("reset", "recorder")
+    assert (asked.exit_code, "Parquet snapshots" in " ".join(asked.stderr.split())) == (FAILED, True)
+    assert snapshot.exists()
+    done = run("reset", "recorder", "--yes", "--json")
+    assert "rows whose records are deleted" in json.loads(done.stdout)["notes"][0]
+    assert not snapshot.exists()
+
+
 def test_every_command_that_a_message_names_exists():
     words = {"state", "key", "is", "command"}  # of sentences
     root = Path(__file__).parents[2]
