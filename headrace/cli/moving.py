@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ from headrace.cli.app import MODELS, Json, Name, command, operator
 from headrace.cli.inspecting import Model
 from headrace.cli.releases import Wait
 from headrace.errors import InvalidInput
+from headrace.infra.user_events import new_request
 
 if TYPE_CHECKING:
     from headrace.schemas.control import ControlEvent, RollbackAsked
@@ -38,7 +38,7 @@ def promote(
     from headrace.schemas.control import PromotionAsked
 
     asked = PromotionAsked(
-        pipeline=name, request=_request("promote"), by=operator(), version=version, reason=reason, forced=force
+        pipeline=name, request=new_request("promote"), by=operator(), version=version, reason=reason, forced=force
     )
     _ask(asked, timeout_s, as_json)
 
@@ -70,7 +70,7 @@ def rollback(
     """
     from headrace.schemas.control import RollbackAsked
 
-    asked = RollbackAsked(pipeline=name, request=_request("rollback"), by=operator(), reason=reason, version=version)
+    asked = RollbackAsked(pipeline=name, request=new_request("rollback"), by=operator(), reason=reason, version=version)
     if bad_from is not None or bad_to is not None:
         _ask(_of_a_range(asked, bad_from, bad_to), timeout_s, as_json)
     else:
@@ -97,7 +97,7 @@ def pause(name: Name, reason: Reason = "", timeout_s: Wait = 30.0, as_json: Json
     """Stop automatic promotion of a pipeline's challengers; trainings and gates go on."""
     from headrace.schemas.control import PauseAsked
 
-    _ask(PauseAsked(pipeline=name, request=_request("pause"), by=operator(), reason=reason), timeout_s, as_json)
+    _ask(PauseAsked(pipeline=name, request=new_request("pause"), by=operator(), reason=reason), timeout_s, as_json)
 
 
 @command(MODELS, "headrace resume rainfall")
@@ -105,7 +105,7 @@ def resume(name: Name, reason: Reason = "", timeout_s: Wait = 30.0, as_json: Jso
     """Let automatic promotion go on; a challenger that has won meanwhile takes over now."""
     from headrace.schemas.control import ResumeAsked
 
-    _ask(ResumeAsked(pipeline=name, request=_request("resume"), by=operator(), reason=reason), timeout_s, as_json)
+    _ask(ResumeAsked(pipeline=name, request=new_request("resume"), by=operator(), reason=reason), timeout_s, as_json)
 
 
 def _pin(model: str, reason: str, timeout_s: float, as_json: bool, *, pinned: bool) -> None:
@@ -121,7 +121,7 @@ def _pin(model: str, reason: str, timeout_s: float, as_json: bool, *, pinned: bo
         artifacts.verify(roots.uri)
     asked = PinAsked(
         pipeline=roots.started.pipeline,
-        request=_request("pin"),
+        request=new_request("pin"),
         by=operator(),
         run=roots.started.run,
         snapshot_offset=roots.offset,
@@ -170,10 +170,6 @@ def _of_a_range(asked: RollbackAsked, bad_from: str | None, bad_to: str | None) 
         + ("no snapshot from before them is kept." if found.good is None else f"going back to {found.good.name}.")
     )
     return asked.model_copy(update=found.fields())
-
-
-def _request(kind: str) -> str:
-    return f"{kind}-{uuid.uuid4().hex[:12]}"
 
 
 def _ask(asked: ControlEvent, timeout_s: float, as_json: bool) -> None:
