@@ -37,10 +37,5 @@ def read_beginning(folder: Path | None, topic_id: str) -> Beginning:
     return found if found.topic_id == topic_id else usual
 
 
-def forget_beginning(folder: Path) -> None:
-    """What was left is not right any more."""
-    _path(folder).unlink(missing_ok=True)
-
-
 def _path(folder: Path) -> Path:
     return folder.with_name(folder.name + SUFFIX)

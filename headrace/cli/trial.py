@@ -185,12 +185,8 @@ def show_trial(report: dict[str, Any]) -> None:
         names = [name for name in report["scores"] if name != "n"]
         shown = [
             *report["development"],
-            {
-                "n": f"all {report['scores']['n']:,}",
-                **report["scores"],
-            },
+            {**report["scores"], "n": f"all {report['scores']['n']:,}"},
         ]
-        shown[-1]["n"] = f"all {report['scores']['n']:,}"
         console.print(
             output.table(
                 ("rows", *names),
