@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/headrace
-AT_ONCE := -n 3 --dist loadscope --no-loadscope-reorder -rs  # one more than two cores: a test that waits for a broker leaves its core to another; the long files begin first
+AT_ONCE := -n 2 --dist loadscope --no-loadscope-reorder -rs  # the long files, which stand first, begin first
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all chaos bounds simulate check bench up down up-compose clean lock schemas

@@ -30,16 +30,14 @@ class Beginning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def read_beginning(folder: Path | None, topic_id: str) -> Beginning:
     """What was left for this topic, else the usual: everything from offset 0."""
-    usual = Beginning(topic_id=topic_id)
-    if folder is None or not _path(folder).exists():
-        return usual
-    found = msgspec.json.decode(_path(folder).read_bytes(), type=Beginning)
-    return found if found.topic_id == topic_id else usual
+    found = left_beginning(folder) if folder is not None else None
+    return found if found is not None and found.topic_id == topic_id else Beginning(topic_id=topic_id)
 
 
-def forget_beginning(folder: Path) -> None:
-    """What was left is not right any more."""
-    _path(folder).unlink(missing_ok=True)
+def left_beginning(folder: Path) -> Beginning | None:
+    """What was left, for whichever topic."""
+    path = _path(folder)
+    return msgspec.json.decode(path.read_bytes(), type=Beginning) if path.exists() else None
 
 
 def _path(folder: Path) -> Path:

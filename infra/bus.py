@@ -13,7 +13,8 @@ from typing import Protocol
 from headrace.schemas.codec import Headers
 
 Place = tuple[str, int]  # topic, partition
-MAX_RECORD_BYTES = 980_000  # of a value: a request of 1,000,000, which brokers take by default, with room for the rest
+MAX_REQUEST_BYTES = 1_000_000  # what producers send at once at most; brokers take it by default
+MAX_RECORD_BYTES = 980_000  # of a value: with room for the rest of its request
 
 
 class Message(Protocol):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from headrace.errors import TopicsWrong
 from headrace.infra.acls import readers
-from headrace.infra.bus import Bus, TopicSpec
+from headrace.infra.bus import MAX_REQUEST_BYTES, Bus, TopicSpec
 from headrace.schemas.policies import Policies
 from headrace.schemas.topics import DAY_S, DLQ, Topic, control_topics, full_name, pipeline_topics
 
@@ -15,7 +15,6 @@ OUTAGE_S = 2 * DAY_S
 FOR_EVER = -1
 CREATE = "headrace topics --create"
 LONG_MAX = 2**63 - 1
-MAX_REQUEST_BYTES = 1_000_000  # what the producers may send at once
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ class Follower:
         self._next: dict[Place, int] = {}
         self._incoming: dict[Place, Incoming] = {}
         self._grown = False
-        self.undecodable = 0
         for topic in topics:
             self.add(topic)
 
@@ -44,7 +43,7 @@ class Follower:
         self._grown = True
 
     def poll(self, timeout_s: float = 0.0) -> list[Record]:
-        """What came since the last call. A record that cannot be decoded is counted and left out."""
+        """What came since the last call; a record that cannot be decoded is left out."""
         records: list[Record] = []
         if not self._next:
             return records
@@ -57,7 +56,6 @@ class Follower:
             try:
                 record = self._incoming[place].record(message)
             except DeadLetter:
-                self.undecodable += 1
                 continue
             if record is not None:
                 records.append(record)
@@ -83,9 +81,8 @@ class Pipelines:
     """The table `pipelines`: which definitions are in force, newest last."""
 
     def __init__(self, bus: Bus, namespace: str = "") -> None:
-        self._bus, self._namespace = bus, namespace
-        self._topic = full_name("pipelines", namespace=namespace)
-        self._follower = Follower(bus, namespace, [self._topic])
+        self._namespace = namespace
+        self._follower = Follower(bus, namespace, [full_name("pipelines", namespace=namespace)])
         self.released: dict[str, PipelineReleased] = {}
         self.retired: set[str] = set()
         self.releases: dict[tuple[str, int], PipelineReleased] = {}

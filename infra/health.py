@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 STALE_S = 60.0  # longer than any wait of a healthy loop: a flush gives up after a minute without a broker
+ATTEMPTS = 5
 
 
 class HealthServer:
@@ -71,17 +73,25 @@ class HealthServer:
             "status": "ok" if idle_s < STALE_S else f"the loop has not turned for {idle_s:.0f} s",
             "pid": os.getpid(),
             "up_s": round(time.time() - self._began, 1),
-            "parts": [part.counts() for part in self._parts],
+            "parts": [_counts(part) for part in self._parts],
         }
 
     def _metrics(self) -> Iterable[str]:
         yield "# HELP headrace_fold Numbers of a fold's input partition: offset, published, repeats, dead_letters."
         yield "# TYPE headrace_fold gauge"
         for part in self._parts:
-            for place, numbers in part.counts().items():
+            for place, numbers in _counts(part).items():
                 if isinstance(numbers, dict):
                     for name, value in numbers.items():
                         if isinstance(value, int | float):
                             yield (
                                 f'headrace_fold{{service="{self._service}",place="{place}",number="{name}"}} {value}'
                             )
+
+
+def _counts(part: Tickable) -> dict[str, Any]:
+    """What a part says of itself. Its loop works on meanwhile: a table may grow or shrink while it is read here."""
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(RuntimeError):
+            return part.counts()
+    return part.counts()

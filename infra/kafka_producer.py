@@ -11,12 +11,11 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as Client
 
 from headrace.infra import words
-from headrace.infra.bus import MAX_RECORD_BYTES, ProducerFailed, Unavailable, WriteForbidden
+from headrace.infra.bus import MAX_RECORD_BYTES, MAX_REQUEST_BYTES, ProducerFailed, Unavailable, WriteForbidden
 from headrace.infra.kafka_errors import Refusals, greet
 from headrace.infra.kafka_lifeline import Lifeline
 from headrace.schemas.codec import Headers
 
-MAX_REQUEST_BYTES = 1_000_000
 FLUSH_S, FULL_S = 0.5, 0.05
 PUSH_S = 0.001
 STALLED_S = 60.0

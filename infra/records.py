@@ -19,7 +19,6 @@ from headrace.schemas.codec import (
     ORIGIN,
     TYPE_OF,
     Headers,
-    Undecodable,
     encode,
     header,
     headers_of,
@@ -260,6 +259,3 @@ def causes(record: Record) -> Headers:
 def source_of(service: str, pipeline: str, topic_id: str, partition: int) -> str:
     """`/validator/rainfall/1f3a9c2e/0`; "-" stands where a fold serves all pipelines."""
     return f"/{service}/{pipeline or '-'}/{topic_id[:8]}/{partition}"
-
-
-__all__ = ["DeadLetter", "Incoming", "NotDeclared", "Outgoing", "Undecodable", "causes", "source_of"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from headrace.infra import create_topics, pipeline_files
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.bus import Bus, Message, Place
 from headrace.infra.follow import Follower
+from headrace.infra.user_events import new_request
 from headrace.schemas.codec import TYPE_OF, Undecodable, decode, encode, header, headers_of
-from headrace.schemas.control import ControlEvent, PipelineReleased, ReleaseAsked, RequestRefused
+from headrace.schemas.control import PipelineReleased, ReleaseAsked, RequestRefused
 from headrace.schemas.topics import full_name
 
 
@@ -26,14 +26,13 @@ def release_file(
     artifacts = Artifacts(settings.artifact_url, settings.key())
     _, uri = artifacts.put_source(source)
     definition = pipeline_files.definition(pipeline, source, uri)
-    existing = bus.partitions(full_name("<p>.data-arrived", pipeline.name, settings.namespace))
-    count = partitions or existing or 1
+    arrived = full_name("<p>.data-arrived", pipeline.name, settings.namespace)
+    count = partitions or bus.partitions(arrived) or 1
     if settings.create_topics:
         create_topics.create(bus, settings.namespace)
         create_topics.create_pipeline(bus, pipeline.name, count, definition.policies, settings.namespace)
     else:
         create_topics.require_pipeline(bus, pipeline.name, count, definition.policies, settings.namespace)
-    arrived = full_name("<p>.data-arrived", pipeline.name, settings.namespace)
     event = ReleaseAsked(
         pipeline=pipeline.name,
         request=new_request("release"),
@@ -43,11 +42,9 @@ def release_file(
         topic_id=bus.topic_id(arrived),
     )
     ends = {(arrived, partition): bus.offsets((arrived, partition))[1] for partition in range(count)}
-    answer = ask(bus, event, event.request, settings.namespace, limit_s)
-    if not isinstance(answer, PipelineReleased):
-        raise NoAnswer(f"the request to release {pipeline.name} was answered with {type(answer).__name__}")
-    await_markers(bus, ends, answer, limit_s)
-    return answer
+    released = _ask(bus, event, settings.namespace, limit_s)
+    await_markers(bus, ends, released, limit_s)
+    return released
 
 
 def await_markers(bus: Bus, ends: dict[Place, int], released: PipelineReleased, limit_s: float) -> None:
@@ -82,21 +79,9 @@ def _is_marker_of(released: PipelineReleased, message: Message) -> bool:
         return False
 
 
-def new_request(kind: str) -> str:
-    """An id for an operator's request."""
-    return f"{kind}-{uuid.uuid4().hex[:12]}"
-
-
-def ask(bus: Bus, event: ControlEvent, request: str, namespace: str = "", limit_s: float = 30.0) -> ControlEvent:
-    """Publish an operator's request and return the first event that names it. Raises Refused, NoAnswer."""
-    answers = Follower(
-        bus,
-        namespace,
-        [
-            full_name(topic, namespace=namespace)
-            for topic in ("pipelines", "decisions", "training-requests", "model-updates")
-        ],
-    )
+def _ask(bus: Bus, event: ReleaseAsked, namespace: str, limit_s: float) -> PipelineReleased:
+    """Publish the request and wait for the release that names it. Raises Refused, NoAnswer."""
+    answers = Follower(bus, namespace, [full_name(topic, namespace=namespace) for topic in ("pipelines", "decisions")])
     producer = bus.producer("operator")
     try:
         answers.read_to_end()
@@ -105,7 +90,7 @@ def ask(bus: Bus, event: ControlEvent, request: str, namespace: str = "", limit_
             0,
             event.pipeline.encode(),
             encode(event),
-            headers_of(TYPE_OF[type(event)], "/operator", 0),
+            headers_of(TYPE_OF[ReleaseAsked], "/operator", 0),
             0,
         )
         producer.flush()
@@ -113,14 +98,14 @@ def ask(bus: Bus, event: ControlEvent, request: str, namespace: str = "", limit_
         while time.monotonic() < deadline:
             for record in answers.poll(0.1):
                 answer = record.event
-                if getattr(answer, "request", None) != request:
+                if getattr(answer, "request", None) != event.request:
                     continue
                 if isinstance(answer, RequestRefused):
                     raise Refused(answer.reason, answer.next, answer.kind)
-                if isinstance(answer, ControlEvent):
+                if isinstance(answer, PipelineReleased):
                     return answer
         raise NoAnswer(
-            f"nobody answered {type(event).__name__} for {event.pipeline} within {limit_s:g} s: are the services up?",
+            f"nobody answered ReleaseAsked for {event.pipeline} within {limit_s:g} s: are the services up?",
             "headrace status",
         )
     finally:

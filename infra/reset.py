@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from headrace.infra.beginning import Beginning, read_beginning
+from headrace.infra.beginning import Beginning, left_beginning, read_beginning
 from headrace.infra.bus import Bus, Message, Place
 from headrace.infra.checkpoints import Checkpoints
 from headrace.infra.continuity import Anchor
@@ -39,7 +39,7 @@ class Again(NamedTuple):
 def again(settings: Settings, what: Path, bus: Bus | None) -> list[Again]:
     """How each place with state in the folder of a service, a fold or a place would begin. Raises StateLocked.
 
-    Without a bus it is not known where a log begins and ends; then all begin as usual.
+    Without a bus it is not known where a log begins and ends; then all begin as they did before.
     """
     instance, *service = what.relative_to(settings.state_dir).parts[:2]
     services = [settings.state_dir / instance / service[0]] if service else sorted(what.iterdir())
@@ -74,7 +74,9 @@ def _places(service: Path) -> Iterator[tuple[str, Place, Path]]:
 
 
 def _again(fold: str, place: Place, folder: Path, bus: Bus | None, key: bytes | None, namespace: str) -> Again:
-    if bus is None or fold == RUNS or (bus.partitions(place[0]) or 0) <= place[1]:
+    if bus is None:
+        return Again(fold, place, folder, left_beginning(folder), "")
+    if fold == RUNS or (bus.partitions(place[0]) or 0) <= place[1]:
         return Again(fold, place, folder, None, "")
     topic_id = bus.topic_id(place[0])
     first, end = bus.offsets(place)

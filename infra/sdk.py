@@ -50,7 +50,7 @@ class Client:
         self.address = bootstrap_servers or broker_address(self.settings)
         self._source = f"/client/{uuid.uuid4().hex[:12]}"
         self._sequence = itertools.count(1)
-        self._ready: dict[str, PipelineReleased] = {}
+        self._ready: set[str] = set()
         self._predictions: dict[str, Subscription] = {}
         self._producer = connect(
             KafkaProducer,
@@ -272,7 +272,7 @@ class Client:
             if pipeline not in released:
                 raise not_released(pipeline, released)
             wait_for_markers(self.settings, self.address, topic)
-            self._ready[pipeline] = released[pipeline]
+            self._ready.add(pipeline)
         return topic
 
     def _send(self, topic: str, event: Event, key: bytes | None = None) -> Any:

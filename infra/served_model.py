@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import InvalidInput, Missing
-from headrace.schemas.control import AliasRemoved, ModelUpdated, PipelineReleased, SnapshotTaken
+from headrace.schemas.control import ALIASES, AliasRemoved, ModelUpdated, PipelineReleased, SnapshotTaken
 
 if TYPE_CHECKING:
     from headrace.infra.sdk import Client
@@ -39,8 +39,8 @@ def load_served(client: Client, pipeline: str, alias: str) -> Any:
 
 def find_update(client: Client, pipeline: str, alias: str) -> ModelUpdated:
     """The newest event that says where an alias points or what a version is. Raises Missing, InvalidInput."""
-    if alias not in ("champion", "challenger", "previous", "anchor") and not alias.isdigit():
-        raise InvalidInput(f"{alias!r} is neither an alias (champion, challenger, previous, anchor) nor a version")
+    if alias not in ALIASES and not alias.isdigit():
+        raise InvalidInput(f"{alias!r} is neither an alias ({', '.join(ALIASES)}) nor a version")
     found = None
     for record in client.subscribe("model-updates", pipeline, start="earliest", follow=False):
         event = record.event

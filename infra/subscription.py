@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from msgspec.structs import replace
+
 from headrace.errors import Missing, NoAnswer, Unreachable
 from headrace.infra.client_errors import NO_BROKER, asking, forbidden, unconnected
 from headrace.infra.records import DeadLetter, Incoming
@@ -29,7 +31,7 @@ class Subscription:
     """Topics read from one place on, without a consumer group. Iterating waits for ever; `close` ends it.
 
     Repeats are dropped by source and sequence within this object's life: started in the middle, the first record
-    of a source is taken as it comes. What cannot be decoded is counted in `undecodable` and left out.
+    of a source is taken as it comes. What cannot be decoded is left out.
     """
 
     def __init__(
@@ -45,7 +47,6 @@ class Subscription:
 
         if start not in ("latest", "earliest"):
             raise ValueError(f'start is "latest" or "earliest", not {start!r}')
-        self.undecodable = 0
         self._address, self._namespace, self._settings = address, settings.namespace, settings
         self._named = f"topic {', '.join(topics)}"
         self._waiting: list[Record] = []
@@ -153,7 +154,6 @@ class Subscription:
         try:
             record = self._incoming[place].record(_Message(message))
         except DeadLetter:
-            self.undecodable += 1
             return None
         if record is None or record.event is not None:
             return record
@@ -199,19 +199,7 @@ def _as_written(record: Record) -> Record:
         event = decode(header(record.headers, "ce_type", 3) or TYPE_OF[ExampleArrived], record.body)
     except Undecodable:
         event = None
-    return Record(
-        event,
-        record.known_ms,
-        record.topic,
-        record.pipeline,
-        record.partition,
-        record.offset,
-        record.key,
-        record.body,
-        record.source,
-        record.sequence,
-        record.headers,
-    )
+    return replace(record, event=event)
 
 
 def broker_address(settings: Settings) -> str:

@@ -265,7 +265,7 @@ def read_run_file(home: Path, name: str) -> dict[str, object] | None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this id exists (and is no zombie)."""
+    """Whether a process of this id exists that may be asked (another user's is not ours), and is no zombie."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, PermissionError):

@@ -55,6 +55,11 @@ def from_row(row: Mapping[str, Any]) -> ExampleArrived | LabelArrived:
     return label_for(row["id"], row["label"], entity=row.get("entity"), time=row.get("time"))
 
 
+def new_request(kind: str) -> str:
+    """An id for what a person asks."""
+    return f"{kind}-{uuid.uuid4().hex[:12]}"
+
+
 def named(field: str, value: str) -> str:
     """An id or entity. Raises InvalidInput for what is no text, or empty."""
     if not isinstance(value, str) or not value:

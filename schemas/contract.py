@@ -53,7 +53,3 @@ class ContractSpec(Declared):
     entity: bool = False
     extra: Literal["drop", "reject"] = "drop"
     description: str | None = None
-
-    def signature(self) -> dict[str, str]:
-        """Name → type and unit of every feature: what a run is bound to."""
-        return {f.name: f"{f.type}{'?' if f.optional else ''}{f' [{f.unit}]' if f.unit else ''}" for f in self.features}

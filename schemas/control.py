@@ -6,7 +6,7 @@ Facts are in the past tense; a request ends in `Asked` (a person) or `Requested`
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,7 @@ from headrace.schemas.policies import Policies
 Verdict = Literal["pass", "fail", "inconclusive", "error"]
 Stage = Literal["offline", "infra", "online", "guard", "refresh"]
 Alias = Literal["champion", "challenger", "previous", "anchor"]
+ALIASES: tuple[str, ...] = get_args(Alias)
 OWN_RECIPE = "own"  # what people call the pipeline's `recipe=`, which events do not name
 
 

@@ -1,4 +1,4 @@
-"""The table of topics as data: topic creation, the README's table, AsyncAPI, ACLs and tests are made from it."""
+"""The table of topics as data: topic creation, AsyncAPI, ACLs and tests are made from it."""
 
 from __future__ import annotations
 

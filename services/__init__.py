@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Fold:
     """One pure core: `module` has `State`, `step(state, record, world)` and `example_world()`.
 
-    `horizon` says how far back the state reaches: it sets the least retention of the input. `scalable`: more
-    workers take more partitions. `tables` are topics read to their end at start and then followed.
+    `tables` are topics read to their end at start and then followed. `needs_river`: it imports River, so its service
+    is forked from a parent that has.
     """
 
     service: str
@@ -19,10 +19,7 @@ class Fold:
     outputs: tuple[str, ...]
     what: str
     tables: tuple[str, ...] = ()
-    horizon: str = "none"
-    scalable: bool = False
     needs_river: bool = False
-    runs_user_code: bool = False
 
     @property
     def module(self) -> str:
@@ -42,8 +39,6 @@ FOLDS: tuple[Fold, ...] = (
         "<p>.data-arrived",
         ("<p>.data-validated", "<p>.data-rejected", "validation-results"),
         "checks every record against the contract, drops repeats, sums up each window",
-        horizon="the dedupe window (a count of ids)",
-        scalable=True,
     ),
     Fold(
         "predictor",
@@ -52,10 +47,7 @@ FOLDS: tuple[Fold, ...] = (
         ("<p>.predictions",),
         "answers every example with every arm, before its label is known",
         tables=("model-updates", "pipelines", "<p>.snapshots"),
-        horizon="the baselines' label counts",
-        scalable=True,
         needs_river=True,
-        runs_user_code=True,
     ),
     Fold(
         "joiner",
@@ -63,8 +55,6 @@ FOLDS: tuple[Fold, ...] = (
         "<p>.predictions",
         ("<p>.labelled-examples", "<p>.data-rejected"),
         "brings labels to their predictions",
-        horizon="label TTL + grace",
-        scalable=True,
     ),
     Fold(
         "trainer",
@@ -72,9 +62,7 @@ FOLDS: tuple[Fold, ...] = (
         "<p>.labelled-examples",
         ("training-completed",),
         "a run: learns each labelled example once, in order",
-        horizon="its newest snapshot",
         needs_river=True,
-        runs_user_code=True,
     ),
     Fold(
         "trainer",
@@ -82,7 +70,6 @@ FOLDS: tuple[Fold, ...] = (
         "control-log",
         ("training-runs", "lineage"),
         "decides which runs live",
-        horizon="the runs of every pipeline",
         needs_river=True,
     ),
     Fold(
@@ -91,7 +78,6 @@ FOLDS: tuple[Fold, ...] = (
         "<p>.labelled-examples",
         ("metrics", "model-validations"),
         "scores every arm behind the labels",
-        horizon="the scores since the version began",
         needs_river=True,
     ),
     Fold(
@@ -100,9 +86,7 @@ FOLDS: tuple[Fold, ...] = (
         "control-log",
         ("model-validations",),
         "keeps the gates' open jobs",
-        horizon="open jobs",
         needs_river=True,
-        runs_user_code=True,
     ),
     Fold(
         "monitor",
@@ -110,8 +94,6 @@ FOLDS: tuple[Fold, ...] = (
         "<p>.predictions",
         ("drift-alerts",),
         "compares inputs and predictions with what the champion learned from",
-        horizon="five windows of reference",
-        scalable=True,
         needs_river=True,
     ),
     Fold(
@@ -120,7 +102,6 @@ FOLDS: tuple[Fold, ...] = (
         "<p>.labelled-examples",
         ("drift-alerts",),
         "hears the champion's loss rise, and labels that stop",
-        horizon="3,000 losses since the promotion",
         needs_river=True,
     ),
     *(
@@ -130,7 +111,6 @@ FOLDS: tuple[Fold, ...] = (
             topic,
             ("control-log",),
             "copies what decides into one order",
-            horizon="the last verdict of each window, the last minute",
         )
         for topic in (
             "validation-results",
@@ -152,7 +132,6 @@ FOLDS: tuple[Fold, ...] = (
         "control-log",
         ("training-requests", "decisions"),
         "decides when to train",
-        horizon="every pipeline's slot",
     ),
     Fold(
         "registry",
@@ -160,7 +139,6 @@ FOLDS: tuple[Fold, ...] = (
         "control-log",
         ("model-updates", "pipelines", "<p>.data-arrived", "decisions"),
         "releases, versions and aliases",
-        horizon="every pipeline's history",
     ),
 )
 

@@ -46,7 +46,6 @@ class Watch:
         answer = Answered(
             predictions={"champion": Answer(run=run, version=version, value=value)},
             epoch=epoch,
-            served="champion",
             history=history,
             baselines=Baselines(mean=mean),
         )

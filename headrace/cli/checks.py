@@ -40,16 +40,14 @@ class Result(NamedTuple):
 
 def run_checks() -> Iterator[Result]:
     """Every check in order; one that depends on another that failed is left out."""
-    for check in (python, libraries):
-        yield from check()
-    failed = False
-    for check in (settings, key, disk, broker):
-        for result in check():
-            failed = failed or result.level == "fail"
-            yield result
-    if not failed:
-        for check in (topics, services, store):
-            yield from _guarded(check)
+    for checks in ((python, libraries, settings), (key, disk, broker), (topics, services, store)):
+        failed = False
+        for check in checks:
+            for result in _guarded(check):
+                failed = failed or result.level == "fail"
+                yield result
+        if failed:
+            break
     yield from pipeline_files()
 
 

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from headrace.cli.output import err
 
-DONE, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
 DEBUG = "HEADRACE_DEBUG"
 SERVICES_EXTRA = "pip install 'headrace[services]'"
 

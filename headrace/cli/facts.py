@@ -24,6 +24,7 @@ from headrace.schemas.control import (
     RunStarted,
     SnapshotTaken,
     TrainingCompleted,
+    TrainingFailed,
 )
 from headrace.schemas.record import Record
 from headrace.services.orchestrator import core as orchestrator
@@ -96,6 +97,10 @@ def fold(records: Iterable[Record]) -> dict[str, Facts]:
                 given_way.reason = f"gave way to {event.by_request}: {event.reason}"
             case RunEnded() if (ended := runs.get(event.pipeline, {}).get(event.run)) is not None:
                 ended.state, ended.reason = "ended", ended.reason or event.reason
+            case TrainingFailed(offset=None):  # with one, the run left out that example and lives
+                failed = runs.get(event.pipeline, {}).get(event.run or "")
+                if failed is not None:
+                    failed.state, failed.reason = "failed", event.reason
             case TrainingCompleted():
                 completed = runs.get(event.pipeline, {}).get(event.run)
                 if completed is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,11 +131,12 @@ def train(
 ) -> None:
     """Ask for a training and say what the orchestrator answered. Exit status 3: refused, with the reason."""
     from headrace.infra.client_errors import check_released
+    from headrace.infra.user_events import new_request
     from headrace.schemas.control import TrainingAsked
 
     asked = TrainingAsked(
         pipeline=name,
-        request=f"train-{uuid.uuid4().hex[:12]}",
+        request=new_request("train"),
         by=operator(),
         reason=reason,
         seed=seed,

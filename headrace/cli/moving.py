@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,10 +34,11 @@ def promote(
     It has passed its offline and infra gates. The model that served until now becomes previous and learns on behind it
     until the guard's verdict. Exit status 3: refused, with the reason.
     """
+    from headrace.infra.user_events import new_request
     from headrace.schemas.control import PromotionAsked
 
     asked = PromotionAsked(
-        pipeline=name, request=_request("promote"), by=operator(), version=version, reason=reason, forced=force
+        pipeline=name, request=new_request("promote"), by=operator(), version=version, reason=reason, forced=force
     )
     _ask(asked, timeout_s, as_json)
 
@@ -68,9 +68,10 @@ def rollback(
     champion serves on until a run from the log's start has. Labels that come later for examples of that time need the
     command once more. Exit status 3: refused, with the reason.
     """
+    from headrace.infra.user_events import new_request
     from headrace.schemas.control import RollbackAsked
 
-    asked = RollbackAsked(pipeline=name, request=_request("rollback"), by=operator(), reason=reason, version=version)
+    asked = RollbackAsked(pipeline=name, request=new_request("rollback"), by=operator(), reason=reason, version=version)
     if bad_from is not None or bad_to is not None:
         _ask(_of_a_range(asked, bad_from, bad_to), timeout_s, as_json)
     else:
@@ -95,22 +96,25 @@ def unpin(model: Model, reason: Reason = "", timeout_s: Wait = 30.0, as_json: Js
 @command(MODELS, 'headrace pause rainfall --reason "sensor exchange"')
 def pause(name: Name, reason: Reason = "", timeout_s: Wait = 30.0, as_json: Json = False) -> None:
     """Stop automatic promotion of a pipeline's challengers; trainings and gates go on."""
+    from headrace.infra.user_events import new_request
     from headrace.schemas.control import PauseAsked
 
-    _ask(PauseAsked(pipeline=name, request=_request("pause"), by=operator(), reason=reason), timeout_s, as_json)
+    _ask(PauseAsked(pipeline=name, request=new_request("pause"), by=operator(), reason=reason), timeout_s, as_json)
 
 
 @command(MODELS, "headrace resume rainfall")
 def resume(name: Name, reason: Reason = "", timeout_s: Wait = 30.0, as_json: Json = False) -> None:
     """Let automatic promotion go on; a challenger that has won meanwhile takes over now."""
+    from headrace.infra.user_events import new_request
     from headrace.schemas.control import ResumeAsked
 
-    _ask(ResumeAsked(pipeline=name, request=_request("resume"), by=operator(), reason=reason), timeout_s, as_json)
+    _ask(ResumeAsked(pipeline=name, request=new_request("resume"), by=operator(), reason=reason), timeout_s, as_json)
 
 
 def _pin(model: str, reason: str, timeout_s: float, as_json: bool, *, pinned: bool) -> None:
     """Ask, and see that the bytes are there: before, and after, as they may have been thinned out meanwhile."""
     from headrace.infra.artifacts import Artifacts
+    from headrace.infra.user_events import new_request
     from headrace.reproduce import log
     from headrace.schemas.control import PinAsked
 
@@ -121,7 +125,7 @@ def _pin(model: str, reason: str, timeout_s: float, as_json: bool, *, pinned: bo
         artifacts.verify(roots.uri)
     asked = PinAsked(
         pipeline=roots.started.pipeline,
-        request=_request("pin"),
+        request=new_request("pin"),
         by=operator(),
         run=roots.started.run,
         snapshot_offset=roots.offset,
@@ -170,10 +174,6 @@ def _of_a_range(asked: RollbackAsked, bad_from: str | None, bad_to: str | None) 
         + ("no snapshot from before them is kept." if found.good is None else f"going back to {found.good.name}.")
     )
     return asked.model_copy(update=found.fields())
-
-
-def _request(kind: str) -> str:
-    return f"{kind}-{uuid.uuid4().hex[:12]}"
 
 
 def _ask(asked: ControlEvent, timeout_s: float, as_json: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from pathlib import Path
 from typing import Annotated
 
@@ -88,11 +87,12 @@ def retire(
     as_json: Json = False,
 ) -> None:
     """End a pipeline for good: its records are refused from now on, and its name is never used again."""
+    from headrace.infra.user_events import new_request
     from headrace.schemas.control import RetireAsked
 
     if not yes:
         typer.confirm(f"Retire {name}? Its name can never be released again", abort=True, err=True)
-    asked = RetireAsked(pipeline=name, request=f"retire-{uuid.uuid4().hex[:12]}", by=operator(), reason=reason)
+    asked = RetireAsked(pipeline=name, request=new_request("retire"), by=operator(), reason=reason)
     with connect.client() as client:
         retired = client.request(asked, timeout_s=timeout_s)
     if as_json:

@@ -12,6 +12,11 @@ from headrace.cli.app import RUNNING, Json, command
 from headrace.cli.stack import shown
 from headrace.errors import Refused, Unreachable
 
+STORE = (
+    "The store is filled again from the log: rows whose records are deleted there are lost, "
+    "and so are the Parquet snapshots that were kept."
+)
+
 
 @command(RUNNING, "headrace reset recorder")
 def reset(
@@ -41,7 +46,7 @@ def reset(
         except Unreachable as error:
             output.note(f"{error}, so it is not known whether the log still begins at offset 0.")
             places = again(settings, folder, None)
-    told = [place.says for place in places if place.says]
+    told = [place.says for place in places if place.says] if is_of_folds else [STORE]
     if not yes:
         for line in told:
             output.note(line)

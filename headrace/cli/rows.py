@@ -100,11 +100,12 @@ def to_events(
     path: Path, spec: ContractSpec, roles: Roles, number: int, row: Mapping[str, Any], clock: Clock = live
 ) -> tuple[ExampleArrived, LabelArrived | None]:
     """One row as an example and, where it has one, its label. Raises InvalidInput for a time that is none."""
-    if isinstance(row.get("features"), dict):
-        row, roles = {**row, **row["features"]}, Roles(*ROLES)
+    cells, history = row, False
+    if isinstance(row.get("features"), dict):  # an event: what stands outside of `features` is none
+        cells, roles, history = row["features"], Roles(*ROLES), row.get("history") is True
     features = {}
     for f in spec.features:
-        value = to_feature(row.get(f.name, row.get(f.alias) if f.alias else None), f)
+        value = to_feature(cells.get(f.name, cells.get(f.alias) if f.alias else None), f)
         if value is not None:
             features[f.name] = value
     given = {role: row.get(column) for role in ROLES if (column := getattr(roles, role)) is not None}
@@ -112,7 +113,7 @@ def to_events(
     time = to_time(given["time"], f"{path}, row {number}") if "time" in given else clock(number)
     entity = to_text(given["entity"]) if "entity" in given else None
     own = to_text(given["id"]) if "id" in given else row_id(path, number, features)
-    example = ExampleArrived(id=own, time=time, features=features, entity=entity)
+    example = ExampleArrived(id=own, time=time, features=features, entity=entity, history=history)
     if "label" not in given:
         return example, None
     return example, LabelArrived(id=own, time=time, entity=entity, label=to_label(given["label"], spec))

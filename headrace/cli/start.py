@@ -159,7 +159,6 @@ def demo(
         rows=min(rows or told.rows, told.rows),
         label_delay_rows=told.label_delay_rows if label_delay is None else label_delay,
         keep=keep,
-        json=as_json,
     )
     report = run(chosen, output.stage(to_error=as_json))
     if as_json:

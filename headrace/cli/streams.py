@@ -15,6 +15,7 @@ from headrace.errors import InvalidInput
 if TYPE_CHECKING:
     from headrace.infra.sdk import Client
     from headrace.schemas.control import PipelineReleased
+    from headrace.schemas.stream import PredictionMade
 
 Values = Annotated[list[str], typer.Argument(metavar="COLUMN=VALUE…", help="The columns, by name or alias.")]
 
@@ -86,17 +87,10 @@ def predict(
         released = _released(client, name)
         features = features_of(released.definition.contract, values)
         made = client.predict(name, features, id=id, entity=entity, timeout_s=timeout_s)
-    served = made.predictions.get(made.served) if made.served else None
     if as_json:
         output.print_json(made)
-    elif served is None:
-        output.say(f"{made.id}: no model serves {name} yet. headrace status {name} says how far it is.")
-    elif served.error is not None:
-        output.say(f"{made.id}: version {served.version} could not answer: {served.error}")
     else:
-        output.say(
-            f"{made.id}: {told_value(served.value)}  (version {served.version}, learned to {served.learned_to:,})"
-        )
+        output.say(told_answer(made))
 
 
 @command(DATA, "headrace watch rainfall --rejected")
@@ -159,6 +153,16 @@ def publish_one(
         )
     client.publish_label(name, id=id, label=answer, entity=entity, time=moment)
     return {"what": "the label of", "id": id, "label": answer}
+
+
+def told_answer(made: PredictionMade) -> str:
+    """What was served, or why nothing was."""
+    from headrace.cli.watching import unserved
+
+    served = made.predictions.get(made.served or "")
+    if served is None:
+        return f"{made.id}: {unserved(made)}. headrace status says more."
+    return f"{made.id}: {told_value(served.value)}  (version {served.version}, learned to {served.learned_to:,})"
 
 
 def told_value(value: Any) -> str:

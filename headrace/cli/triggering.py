@@ -27,8 +27,8 @@ def triggers(name: AnyName = None, as_json: Json = False) -> None:
     from headrace.infra.client_errors import check_released
 
     with connect.client() as client:
-        try:
-            records = list(client.subscribe("control-log", name or "", start="earliest", follow=False))
+        try:  # of all pipelines: the ticks by which the orchestrator goes name none
+            records = list(client.subscribe("control-log", start="earliest", follow=False))
         except Missing:
             records = []
         found = {key: one for key, one in facts.fold(records).items() if name in (None, key)}

@@ -78,14 +78,13 @@ def _is_in_band(record: Record) -> bool:
 def _prediction(event: PredictionMade) -> str:
     arm = event.predictions.get(event.served or "")
     if arm is None:
-        return f"{event.id}  no model serves yet"
-    told = f"failed: {arm.error}" if arm.error else short(arm.value)
-    return f"{event.id}  {told}  (version {arm.version}, learned to {arm.learned_to:,})"
+        return f"{event.id}  {unserved(event)}"
+    return f"{event.id}  {short(arm.value)}  (version {arm.version}, learned to {arm.learned_to:,})"
 
 
 def _labelled(event: ExampleLabelled) -> str:
     arm = event.prediction.predictions.get(event.prediction.served or "")
-    told = "" if arm is None or arm.error else f", predicted {short(arm.value)}"
+    told = "" if arm is None else f", predicted {short(arm.value)}"
     delay_s = (event.labelled_at_ms - event.predicted_at_ms) / 1000
     return f"{event.prediction.id}  is {event.label}{told}, after {delay_s:g} s"
 
@@ -149,6 +148,15 @@ _SAYS: dict[type, Callable[[Any], str]] = {
     PipelineDegraded: lambda e: f"{'over' if e.over else 'degraded'}: {e.reason}  {_numbers(e.numbers)}",
     SchemaSkewed: lambda e: f"{'over' if e.over else 'skewed'}: {e.reason}  {_numbers(e.numbers)}",
 }
+
+
+def unserved(made: PredictionMade) -> str:
+    """Why nothing was served: there is no champion, or it had no answer."""
+    champion = made.predictions.get("champion")
+    if champion is None:
+        return "published as history, which is never served" if made.history else "no model serves yet"
+    why = "has no answer yet" if champion.error is None else f"could not answer: {champion.error}"
+    return f"version {champion.version} {why}"
 
 
 def short(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from headrace.demo.observe import Observed
@@ -30,6 +29,7 @@ def roll_back(story: Story, seen: Observed, progress: Progress, bus: Any) -> Non
     from headrace.cli import bad_range, connect
     from headrace.infra.artifacts import Artifacts
     from headrace.infra.settings import Settings
+    from headrace.infra.user_events import new_request
     from headrace.why.sentences import moment
 
     settings, (from_ms, to_ms) = Settings(), progress.bad_ms
@@ -39,7 +39,7 @@ def roll_back(story: Story, seen: Observed, progress: Progress, bus: Any) -> Non
     reason = "an alert told of a bad hour" if _is_alarmed(story.bad, seen) else "a bad hour that no alert told of"
     asked = RollbackAsked(
         pipeline=story.name,
-        request=f"rollback-{uuid.uuid4().hex[:12]}",
+        request=new_request("rollback"),
         by="demo",
         reason=reason,
         **found.fields(),

@@ -46,7 +46,6 @@ class Choices:
     label_delay_rows: int = 0
     home: Path = Path(".headrace/demo")
     keep: bool = False
-    json: bool = False
 
     def file(self) -> Path:
         """Where the pipeline lies, as a user's own would."""

@@ -32,7 +32,6 @@ class Story:
     stream: Callable[[], Rows]
     rows: int
     unit: str
-    what: str
     changes_at: int
     slow: range
     label_delay_rows: int
@@ -110,7 +109,6 @@ STORIES = {
             stream=rainfall_rows,
             rows=18_159,
             unit="day",
-            what="days of weather",
             changes_at=12_000,
             slow=range(11_900, 12_700),
             label_delay_rows=0,
@@ -125,7 +123,6 @@ STORIES = {
             stream=flipped_rows,
             rows=12_000,
             unit="point",
-            what="points of a made-up rule",
             changes_at=FLIPS_AT,
             slow=range(5_950, 6_800),
             label_delay_rows=20,
@@ -139,7 +136,6 @@ STORIES = {
             stream=regression_rows,
             rows=12_000,
             unit="sample",
-            what="samples of a made-up function",
             changes_at=ANOTHER_RULE_AT,
             slow=range(5_950, 7_000),
             label_delay_rows=20,
@@ -154,7 +150,6 @@ STORIES = {
             stream=poisoned_rows,
             rows=8_000,
             unit="hour",
-            what="readings of two gauges",
             changes_at=BAD_ROWS.stop,
             slow=range(3_950, 5_100),
             label_delay_rows=0,

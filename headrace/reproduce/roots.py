@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from headrace.errors import InvalidInput, Missing
 from headrace.schemas.control import (
+    ALIASES,
     AliasRemoved,
     ModelUpdated,
     PipelineReleased,
@@ -19,7 +20,6 @@ from headrace.schemas.control import (
 from headrace.schemas.record import Record
 from headrace.schemas.topics import PIPELINE_NAME
 
-ALIASES = ("champion", "challenger", "previous", "anchor")
 FORMS = (
     "PIPELINE@VERSION, PIPELINE@ALIAS, PIPELINE@RUN, any of them with @OFFSET behind for a revision (rainfall@1@1204), "
     "or the address of an artifact (model/…)"

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.errors import InvalidInput, Missing
-from headrace.reproduce.roots import ALIASES, parse
+from headrace.reproduce.roots import parse
 from headrace.schemas.codec import ORIGIN, header
 from headrace.schemas.control import (
+    ALIASES,
     AliasRemoved,
     ChallengerExpired,
     ChallengerSuperseded,

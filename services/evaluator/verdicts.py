@@ -6,7 +6,7 @@ from math import ceil, erfc, log, pi, sqrt
 from typing import NamedTuple
 
 from headrace.schemas.control import Check, Verdict
-from headrace.services.evaluator.gates import MISSING_ALLOWED
+from headrace.services.evaluator.gates import MISSING_ALLOWED, overall
 from headrace.services.evaluator.trial import Trial
 from headrace.statistics.e_process import e_of
 
@@ -89,8 +89,7 @@ def _stepped(trial: Trial) -> Decision | None:
     checks = (*step.checks(trial.rollout, trial.gates.predict_ms), *_checks(trial))
     if not is_due:
         return Decision("fail", checks, final=True)
-    found = {check.verdict for check in checks}
-    verdict: Verdict = next((one for one in ("error", "fail", "inconclusive") if one in found), "pass")
+    verdict = overall(checks)
     return Decision(verdict, checks, final=verdict != "pass")
 
 

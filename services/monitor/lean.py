@@ -22,7 +22,6 @@ class Answered(StreamEvent, frozen=True):
 
     predictions: dict[str, Answer]
     epoch: int
-    served: str | None = None
     history: bool = False
     baselines: Baselines = Baselines()
 
@@ -33,7 +32,6 @@ class Seen(StreamEvent, frozen=True):
     features: Features
     predictions: dict[str, Answer]
     epoch: int
-    served: str | None = None
     history: bool = False
 
 

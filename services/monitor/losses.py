@@ -1,4 +1,4 @@
-"""The loss that decides, in [0, 1], of one served answer."""
+"""The loss that decides, in [0, 1], of one of the champion's answers."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from headrace.statistics.distances import benjamini_hochberg, psi
 
 REFERENCE_WINDOWS = 5
 PIECE = 250  # rows kept as they are, and what a diagnosis looks at; a longer quarter is counted in pieces
-KEPT_ROWS = 1_000  # of each half of the first reference; longer windows are thinned evenly
+KEPT_ROWS = 1_000  # at least, of each half of the first reference; windows of twice as many and more are thinned evenly
 CORRELATED_AT_MOST = 32  # number columns whose correlations are kept: 8 kB
 SEASON_PSI = 0.25
 

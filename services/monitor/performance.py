@@ -1,4 +1,4 @@
-"""Watches the losses of what was served, and the flow of labels.
+"""Watches the losses of the champion's answers, and the flow of labels.
 
 Only rows count that the current champion's run predicted after its promotion, which the rows themselves tell (run and
 epoch); a new run begins a new detector once labels come in their usual mix of fast and slow ones. A rise of the loss

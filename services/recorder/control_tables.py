@@ -53,7 +53,7 @@ FEATURE_WINDOWS = Table(
         Column("sd", "DOUBLE", "of numbers"),
         Column("min", "DOUBLE", "of numbers"),
         Column("max", "DOUBLE", "of numbers"),
-        Column("quantiles", "DOUBLE[]", "of numbers, at equal steps"),
+        Column("quantiles", "DOUBLE[]", "of numbers: 1, 5, 25, 50, 75, 95 and 99 %"),
         Column("top", "JSON", "{value: count} of the most common text values"),
         *PLACE,
     ),

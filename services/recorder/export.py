@@ -21,6 +21,7 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
+from headrace.infra.artifact_files import sync_folder
 from headrace.infra.bus import Bus
 from headrace.infra.records import source_of
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
@@ -193,11 +194,11 @@ def write_snapshot(
         "tables": [{"name": t, "file": f"{t}.parquet", "rows": rows, "sha256": digest} for t, rows, digest in tables],
     }
     _durable(part / MANIFEST, json.dumps(manifest, indent=1).encode())
-    _sync(part)
+    sync_folder(part)
     part.rename(target)
     _durable(folder / f"{PART}{CURRENT}.tmp", name.encode())
     (folder / f"{PART}{CURRENT}.tmp").rename(folder / CURRENT)
-    _sync(folder)
+    sync_folder(folder)
     return event
 
 
@@ -249,11 +250,3 @@ def _durable(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,11 +6,11 @@ Fields stand in the order of the bytes, which is what msgspec decodes fastest.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import msgspec
 
-from headrace.schemas.control import Alias
+from headrace.schemas.control import ALIASES
 from headrace.services.recorder.tables import FeatureColumn
 
 Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -36,7 +36,6 @@ class Baselines(msgspec.Struct, gc=False):
     last: Label | None = None
 
 
-ALIASES: tuple[str, ...] = get_args(Alias)
 _KNOWN = frozenset(ALIASES)
 Arms: Any = msgspec.defstruct(
     "Arms", [(alias, Arm | None, None) for alias in ALIASES], forbid_unknown_fields=True, gc=False

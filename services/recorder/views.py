@@ -79,11 +79,11 @@ TRAININGS = View(
             min(known_at) FILTER (event = 'TrainingRequested') AS requested_at,
             min(known_at) FILTER (event = 'RunStarted') AS started_at,
             max(known_at) FILTER (event = 'TrainingCompleted') AS completed_at,
-            min(known_at) FILTER (event = 'TrainingFailed') AS failed_at,
+            min(known_at) FILTER (event = 'TrainingFailed' AND end_offset IS NULL) AS failed_at,
             min(start_offset) FILTER (event IN ('RunStarted', 'TrainingCompleted')) AS start_offset,
             max(end_offset) FILTER (event = 'TrainingCompleted') AS end_offset,
             max(n_labels) FILTER (event = 'TrainingCompleted') AS n_labels,
-            max(reason) FILTER (event = 'TrainingFailed') AS reason
+            max(reason) FILTER (event = 'TrainingFailed' AND end_offset IS NULL) AS reason
         FROM run_events WHERE request IS NOT NULL GROUP BY pipeline, request
     ) r
     LEFT JOIN (
@@ -177,7 +177,11 @@ DRIFT_ALERTS = View(
     (
         Column("kind", "", "input, prediction, performance or labels"),
         Column("level", "", "warning or drift"),
-        Column("since", "", "offset of labelled-examples at which the change began"),
+        Column(
+            "since",
+            "",
+            "offset at which the change began: of predictions for inputs and predictions, else labelled-examples",
+        ),
         Column("detector", "", "what found it"),
         Column("features", "", "the columns that changed"),
         Column("evidence", "", "its numbers"),

@@ -48,7 +48,7 @@ class Saved:
         if saved.meta["topic_id"] != topic_id:
             raise StateForeign(
                 "the labelled examples that these runs learned are gone: their topic was created anew; "
-                "`headrace reset` lets the runs begin again"
+                "`headrace reset trainer` lets the runs begin again"
             )
         self.is_new = False
         self.offset, self.sequences = saved.offset, saved.sequences

@@ -29,10 +29,9 @@ def superfluous(revisions: Mapping[str, Revision], now_ms: int, kept: Collection
     """The URIs to delete of revisions by URI, oldest first; `kept` are those that became versions."""
     old = list(_old_enough(revisions, now_ms))
     runs = {revision.run for _, revision in old}  # runs in lockstep are snapped together
-    newer = len(revisions) - len(old)
     filled: set[tuple[str, str, int]] = set()
     gone = []
-    for uri, revision in old[: max(len(old) + newer - KEPT_LAST * len(runs), 0)]:
+    for uri, revision in old[: max(len(revisions) - KEPT_LAST * len(runs), 0)]:
         if revision.pinned or uri in kept:
             continue
         slot = _slot(revision, now_ms)

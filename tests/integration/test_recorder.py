@@ -30,6 +30,7 @@ from headrace.schemas.control import (
     RunStarted,
     SnapshotPublished,
     TrainingCompleted,
+    TrainingFailed,
     TrainingRequested,
     WindowValidated,
 )
@@ -317,6 +318,18 @@ def test_what_services_write_can_be_asked_by_sql(world, tmp_path, drain):
     assert ask("SELECT view_name FROM duckdb_views() WHERE NOT internal AND comment IS NULL") == []
     assert ask("SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND comment IS NULL") == []
     recorder.close()
+
+
+def test_a_training_that_left_an_example_out_learns_on_and_one_that_could_not_begin_failed(world, drain, tmp_path):
+    for request, offset in (("t1", 7), ("t2", None)):
+        run = f"run-{request}"
+        world.log(RunStarted(pipeline="rainfall", run=run, request=request, release=1, seed=0, start_offset=0))
+        world.log(TrainingFailed(pipeline="rainfall", request=request, run=run, reason="no wind", offset=offset))
+    recorder = drain(world.flush().recorder(tmp_path / "s.duckdb"))
+    assert rows(recorder, "SELECT request, status, reason FROM trainings ORDER BY ALL") == [
+        ("t1", "learning", None),
+        ("t2", "failed", "no wind"),
+    ]
 
 
 def test_a_new_pipeline_and_a_new_feature_come_without_a_restart(world, tmp_path, drain):

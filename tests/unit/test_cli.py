@@ -176,6 +176,16 @@ def test_without_a_broker_doctor_lists_what_is_and_what_is_not(run):
     assert broker["next"] == "start it or unset the variable"
 
 
+def test_doctor_says_which_setting_is_none_and_checks_what_needs_no_settings(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADRACE_HOMME", "elsewhere")
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "rain.py").write_text("raise ValueError('no such sensor')\n")
+    result = run("doctor", "--json")
+    assert result.exit_code == FAILED
+    failed = [line["what"] for line in json.loads(result.stdout) if line["level"] == "fail"]
+    assert [("HEADRACE_HOMME" in what, "no such sensor" in what) for what in failed] == [(True, False), (False, True)]
+
+
 def test_acls_and_topics_need_no_broker(run):
     assert {"principal": "users", "operation": "Write", "topic": "<p>.data-arrived"} in json.loads(
         run("acls", "--json").stdout
@@ -301,6 +311,17 @@ def test_a_state_that_was_refused_can_be_forgotten_and_nothing_else(run, tmp_pat
     assert run("reset", "joiner", "--yes").exit_code == FAILED
     assert run("reset", "registry").exit_code == FAILED  # nobody answers the question
     assert other.exists()
+
+
+def test_who_resets_the_recorder_is_told_that_its_snapshots_go_too(run, tmp_path):
+    snapshot = tmp_path / ".headrace" / "store" / "snapshots" / "one"
+    snapshot.mkdir(parents=True)
+    asked = run("reset", "recorder")
+    assert (asked.exit_code, "Parquet snapshots" in " ".join(asked.stderr.split())) == (FAILED, True)
+    assert snapshot.exists()
+    done = run("reset", "recorder", "--yes", "--json")
+    assert "rows whose records are deleted" in json.loads(done.stdout)["notes"][0]
+    assert not snapshot.exists()
 
 
 def test_every_command_that_a_message_names_exists():

@@ -116,6 +116,24 @@ def test_json_lines_hold_rows_or_events(write):
     assert [event.features for event in published(flat)[:1]] == [{"pressure": 1001.0}]
     example, label = published(nested)
     assert (example.id, example.features, label.label) == ("a", {"pressure": 1001.0}, True)
+    assert not example.history
+
+
+def test_an_event_that_is_history_is_published_as_history(write):
+    event = {"id": "a", "features": {"pressure": 1001}, "label": True, "history": True}
+    example, _ = published(write(json.dumps(event), "history.jsonl"))
+    assert example.history
+
+
+def test_features_of_an_event_are_neither_its_id_nor_its_time_nor_its_label(write):
+    names = ("id", "label", "time")
+    spec = ContractSpec(
+        name="W", features=tuple(FeatureSpec(name=name, type="int") for name in names), label=LabelSpec(type="bool")
+    )
+    features = dict.fromkeys(names, 7)
+    event = {"id": "a", "time": "2026-01-31T12:00:00Z", "features": features}
+    (example,) = published(write(json.dumps(event), "named.jsonl"), spec)
+    assert (example.id, example.time, example.features) == ("a", datetime(2026, 1, 31, 12, tzinfo=UTC), features)
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.open), (".xz", lzma.open)])

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from definitions import definition_of
 
 from headrace.cli import facts, models, trial
 from headrace.cli.status_view import show_pipeline
@@ -45,6 +46,17 @@ def test_the_newest_window_of_all_rows_and_the_newest_sums_of_each_slice():
 def test_slices_of_a_run_that_no_longer_serves_are_left_out():
     found = facts.scores([told("cumulative", 5, "hour=3"), told("windowed", 10, run="b")])
     assert (found["scores"]["n"], found["slices"]) == (10, {})
+
+
+@pytest.mark.parametrize(("offset", "state"), [(None, "failed"), (7, "live")])
+def test_a_run_that_left_an_example_out_lives(offset, state):
+    events = (
+        ReleaseAsked(pipeline="rain", request="q", by="ann", definition=definition_of(), topic_id="1"),
+        RunStarted(pipeline="rain", run="r", request="t", release=1, seed=0, start_offset=0),
+        TrainingFailed(pipeline="rain", request="t", run="r", reason="no wind", offset=offset),
+    )
+    found = facts.fold(Record(event, 0, "control-log", "", 0, at) for at, event in enumerate(events))
+    assert found["rain"].runs["r"].state == state
 
 
 SERVES = {

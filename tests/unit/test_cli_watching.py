@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from headrace.cli.streams import told_answer
 from headrace.cli.watching import data, line
 from headrace.schemas.control import Check, MetricsUpdated, ModelValidated, ReleaseAsked, RollbackAsked
 from headrace.schemas.record import Record
@@ -16,12 +17,18 @@ def record(event, topic="<p>.predictions"):
     return Record(event, 43_200_123, topic, "rain", 0, 7, b"a", b"{}")
 
 
-def made(value, served="champion", error=None):
+def made(value, error=None, history=False):
     arm = ArmPrediction(version=3, run="r", learned_to=1_234, value=value, error=error)
     return PredictionMade(
-        id="a", time=NOON, features={}, predictions={"champion": arm} if served else {}, served=served, release=1,
-        epoch=1, origin=(0, 7),
+        id="a", time=NOON, features={}, predictions={} if history else {"champion": arm},
+        served=None if value is None else "champion", release=1, epoch=1, origin=(0, 7), history=history,
     )  # fmt: skip
+
+
+def cold():
+    return PredictionMade(
+        id="a", time=NOON, features={}, predictions={}, served=None, release=1, epoch=0, origin=(0, 7)
+    )
 
 
 @pytest.mark.parametrize(
@@ -29,8 +36,10 @@ def made(value, served="champion", error=None):
     [
         (made(0.75), "12:00:00.123  PredictionMade    a  0.75  (version 3, learned to 1,234)"),
         (made({"x": 0.2, "y": 0.8}), "a  y (0.800)"),
-        (made(None, error="no wind"), "a  failed: no wind"),
-        (made(None, served=None), "a  no model serves yet"),
+        (made(None, error="no wind"), "a  version 3 could not answer: no wind"),
+        (made(None), "a  version 3 has no answer yet"),
+        (made(None, history=True), "a  published as history, which is never served"),
+        (cold(), "a  no model serves yet"),
         (
             ExampleLabelled(
                 prediction=made(0.75), label=True, predicted_at_ms=1_000, labelled_at_ms=3_500, partition=0, number=1,
@@ -74,6 +83,18 @@ def test_each_event_is_one_line_that_says_what_happened(event, told):
     shown = line(record(event))
     assert told in shown
     assert "\n" not in shown
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (made(0.75), "a: 0.75  (version 3, learned to 1,234)"),
+        (made(None, error="no wind"), "a: version 3 could not answer: no wind. headrace status says more."),
+        (cold(), "a: no model serves yet. headrace status says more."),
+    ],
+)
+def test_predict_says_what_was_served_or_why_nothing_was(answer, told):
+    assert told_answer(answer) == told
 
 
 def test_a_long_definition_does_not_fill_the_screen():

@@ -56,5 +56,22 @@ def test_metrics_are_prometheus_text(server):
     assert 'headrace_fold{service="joiner",place="rain.predictions-0",number="offset"} 7' in body.splitlines()
 
 
+@pytest.mark.parametrize("page", ["health", "metrics"])
+def test_a_table_that_grows_while_it_is_read_is_read_again(server, monkeypatch, page):
+    tables = {"a": {"offset": 7}}
+
+    def counts(self):
+        told = {}
+        for place, numbers in tables.items():
+            tables.setdefault("c", {"offset": 8})  # what the loop does meanwhile
+            told[place] = numbers
+        return told
+
+    monkeypatch.setattr(Part, "counts", counts)
+    status, body = ask(server.url.replace("/health", f"/{page}"))
+    assert status == 200
+    assert body.count("offset") >= 2
+
+
 def test_other_paths_do_not_exist(server):
     assert ask(server.url + "/else")[0] == 404

@@ -116,6 +116,21 @@ def test_a_second_reset_keeps_what_the_first_one_found(left, memory_bus):
     assert kept == ["a", "b", "d"]
 
 
+def test_a_second_reset_without_a_broker_keeps_what_the_first_one_found(left, memory_bus):
+    left.start().predict("e")
+    left.label("c", "e")
+    left.drain().stop()
+    memory_bus.cut_back(PLACE, 2)
+    reset(left)
+    left.label("b")
+    left.start().drain().stop()
+    assert reset(left, with_broker=False) == []
+    left.predict("d")
+    left.label("d")
+    kept, _ = left.start().drain().told()
+    assert kept == ["a", "c", "e", "b", "d"]
+
+
 def test_with_another_partition_count_it_can_go_on_if_one_wants_that(left, memory_bus):
     memory_bus._topics.by_name[PLACE[0]].logs.append(type(memory_bus._topics.log(PLACE))())
     refused(left, PartitionsChanged)

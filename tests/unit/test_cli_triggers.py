@@ -1,0 +1,55 @@
+"""`headrace triggers`: given this control-log, then what it says has the slot."""
+
+import json
+from contextlib import nullcontext
+
+import orchestrated
+import pytest
+from definitions import definition_of
+from typer.testing import CliRunner
+
+from headrace.cli import app, connect
+from headrace.infra.subscription import Subscription
+from headrace.schemas.control import ReleaseAsked
+from headrace.schemas.record import Record
+from headrace.services.orchestrator import core
+
+
+class Log(nullcontext):
+    """A `control-log` that clients read as they read a broker's."""
+
+    def __init__(self, records):
+        super().__init__(self)
+        self.records = records
+
+    def subscribe(self, topic, pipeline="", **how):
+        return Subscription.chosen(self, pipeline, (), follow=False)
+
+    def read_to_end(self):
+        return self.records
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """What an orchestrator reads, from a release by hand on."""
+    asked = ReleaseAsked(pipeline="rain", request="q", by="ann", definition=definition_of(), topic_id="1")
+    found = Log([Record(asked, 0, "control-log", "", 0, 0)])
+
+    def step(state, record, world):
+        found.records.append(record)
+        return core.step(state, record, world)
+
+    monkeypatch.setattr(orchestrated, "step", step)
+    monkeypatch.setattr(connect, "client", lambda: found)
+    return found
+
+
+def test_a_training_that_a_minute_began_is_under_way_also_where_one_pipeline_is_named(log):
+    told = orchestrated.Told((), schedule="0 * * * *")
+    told.win(1)
+    told.count(5_000)
+    told.wait(hours=1)
+    shown = [CliRunner().invoke(app, ["triggers", *name, "--json"]).stdout for name in ((), ("rain",))]
+    all_of_them, one = map(json.loads, shown)
+    assert one == all_of_them
+    assert "run-schedule-2026-01-01T01:00 (schedule: " in one[0]["now"][0]
