@@ -84,8 +84,9 @@ class Training:
     challengers since the last alert about performance, `failures` those that failed in a row. Before the time in
     `quiet_until_s` the schedule is not due again: a cron expression read at each tick is 40 s for a year of them.
     No run learns what is `barred`. `skewed` are the partitions of the data whose records are rejected,
-    `signals` the newest alerts of which several together start a training. `unlearn_to` is up to where the champion's
-    revisions learned what made them worse than their anchor, `returned_ms` when that was last found.
+    `signals` the newest alerts of which several together start a training. `unlearn` is an anchor that proved better
+    than the champion's revisions, and up to where these learned what made them worse; `returned_ms` is when one last
+    served again.
     """
 
     released: PipelineReleased
@@ -109,7 +110,7 @@ class Training:
     degraded: Degraded | None = None
     skewed: dict[int, Skewed] = field(default_factory=dict)
     signals: dict[str, Signal] = field(default_factory=dict)
-    unlearn_to: int = 0
+    unlearn: tuple[str, int] | None = None
     returned_ms: int = BEFORE_ALL_MS
 
     @property
