@@ -42,6 +42,7 @@ from headrace.services.orchestrator.training import (
     next_in_line,
     no_recipe,
     refused,
+    started_too_late,
     take,
     take_or_wait,
     twin,
@@ -114,12 +115,15 @@ def _followed(training: Training, event: ControlEvent, known_ms: int, offset: in
                 training.by_recipe[event.run] = event.recipe
             if slot is not None and slot.asked.request == event.request and slot.run is None:
                 slot.run = event.run
+            return started_too_late(training, event)
         case RunEnded():
             training.live.pop(event.run, None)
             if slot is not None and slot.run == event.run:
                 training.slot = None
-        case TrainingFailed(run=None) if slot is not None and slot.asked.request == event.request:
-            training.slot = None
+        case TrainingFailed(run=None):
+            training.outrun.pop(event.request, None)
+            if slot is not None and slot.asked.request == event.request:
+                training.slot = None
         case ModelUpdated(alias="champion"):
             if training.champion is not None and training.champion.run != event.run:
                 training.signals = {}

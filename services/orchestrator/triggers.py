@@ -171,7 +171,7 @@ def on_barred(training: Training, event: RangeBarred, known_ms: int) -> list[Emi
         if slot is None or not from_on(slot.asked.start, event.parts):
             return []
         training.slot = None
-        return superseded(slot, event.pipeline, event.request, "it learns a range that was barred")
+        return superseded(training, slot, event.request, "it learns a range that was barred")
     start = event.again_from
     asked = request(
         training, f"without-{event.request}", "rollback", f"a range was barred: {event.reason}",

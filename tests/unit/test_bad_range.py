@@ -203,6 +203,18 @@ def test_a_run_whose_gates_passed_before_the_range_was_barred_is_no_challenger_f
     assert served.live == {served.of(RunStarted)[-1].run}
 
 
+def test_a_run_that_starts_when_its_place_is_gone_already_is_told_and_competes_with_nobody(served):
+    """A person asks for a training, and before its run starts the rollback's takes the slot."""
+    trained = TrainingAsked(pipeline="rain", request="t", by="ann", start=700)
+    asked = RollbackAsked(pipeline="rain", request="back", by="ann", bad_ranges=(BAD,), **good(served))
+    served.tell(trained, asked)
+    late = next(run.run for run in served.of(RunStarted) if run.request == "t")
+    assert [(event.run, event.by_request) for event in served.of(ChallengerSuperseded)] == [(late, "without-back")]
+    served.tell(*served.passed(late, 900))
+    assert set(served.aliases) == {"champion"}
+    assert late not in served.live
+
+
 def test_a_challenger_that_began_after_the_range_is_no_reason_to_keep_it_from_what_it_can_do(served):
     """The newest good snapshot may be its own: it never learned from the range."""
     served.tell(TrainingAsked(pipeline="rain", request="t", by="ann", start=650))
