@@ -323,7 +323,10 @@ class TrainingFailed(ControlEvent):
 
 
 class TrainingCompleted(ControlEvent):
-    """A run reached `n_labels` learned labels at `end_offset` (exclusive); the gates judge it there."""
+    """A run reached `n_labels` learned labels at `end_offset` (exclusive); the gates judge it there.
+
+    `skipped` are the offsets before it whose learn raised: a TrainingFailed about one may stand behind this.
+    """
 
     run: str
     request: str
@@ -331,6 +334,7 @@ class TrainingCompleted(ControlEvent):
     n_labels: int
     start_offset: int
     end_offset: int
+    skipped: tuple[int, ...] = ()
 
 
 class QuickCheck(Detail):

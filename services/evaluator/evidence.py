@@ -77,8 +77,8 @@ def weigh(
     for kind, (old, new) in ARMS.items():
         trial = evidence.trials.get(kind)
         both = (arms[old], arms[new]) if old in arms and new in arms else None
-        if both is not None and kind == "refresh" and both[0].learned_to == both[1].learned_to:
-            both = None  # one revision twice
+        if both is not None and kind == "refresh" and not _is_newer(both):
+            both = None  # one revision twice, or an anchor that has not followed its champion to another run yet
         if both is not None and kind not in ANYWHERE and (kind == "canary") != (made.share is not None):
             if trial is not None and epoch > trial.epoch:
                 _close(evidence, trial, waiting)
@@ -138,6 +138,11 @@ def _close(evidence: Evidence, trial: Trial, waiting: Table) -> None:
     trial.is_over = True
     trial.ripening.clear(waiting)
     evidence.is_open = any(not one.is_over for one in evidence.trials.values())
+
+
+def _is_newer(both: Both) -> bool:
+    old, new = both
+    return old.run == new.run and old.learned_to < new.learned_to
 
 
 def _is_of(trial: Trial | None, both: Both, epoch: int) -> bool:

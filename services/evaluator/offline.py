@@ -200,6 +200,8 @@ def _job(
     """What a record asks for about a run: up to an offset, and caused by that record."""
     started = gated.runs[event.run]
     place = header(record.headers, ORIGIN, 7) or f"{record.topic}/{record.partition}/{record.offset}"
+    told = event.skipped if isinstance(event, TrainingCompleted) else ()
+    skipped = sorted({*told, *gated.skipped.get(event.run, ())})
     return Job(
         stage=stage,
         pipeline=event.pipeline,
@@ -207,7 +209,7 @@ def _job(
         request=event.request,
         release=started.release,
         seed=started.seed,
-        excluded=(*started.excluded, *((offset, offset + 1) for offset in gated.skipped.get(event.run, ()))),
+        excluded=(*started.excluded, *((offset, offset + 1) for offset in skipped)),
         n_labels=event.n_labels,
         start_offset=started.start_offset,
         end_offset=end_offset,

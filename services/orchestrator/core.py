@@ -42,6 +42,7 @@ from headrace.services.orchestrator.training import (
     next_in_line,
     no_recipe,
     refused,
+    started_too_late,
     take,
     take_or_wait,
     twin,
@@ -114,23 +115,26 @@ def _followed(training: Training, event: ControlEvent, known_ms: int, offset: in
                 training.by_recipe[event.run] = event.recipe
             if slot is not None and slot.asked.request == event.request and slot.run is None:
                 slot.run = event.run
+            return started_too_late(training, event)
         case RunEnded():
             training.live.pop(event.run, None)
             if slot is not None and slot.run == event.run:
                 training.slot = None
-        case TrainingFailed(run=None) if slot is not None and slot.asked.request == event.request:
-            training.slot = None
+        case TrainingFailed(run=None):
+            training.outrun.pop(event.request, None)
+            if slot is not None and slot.asked.request == event.request:
+                training.slot = None
         case ModelUpdated(alias="champion"):
             if training.champion is not None and training.champion.run != event.run:
                 training.signals = {}
             training.champion = event
-            if event.follows:
-                training.unlearn_to = 0
+            unlearn_to = _unlearn_to(training, event)
             if slot is not None and slot.run == event.run:
                 training.slot = None
             told = on_champion(training, event, known_ms)
             if training.policies.learning == "online" and not event.follows:
-                return told + on_frozen(training, event, known_ms)
+                told += _went_back(training, event, known_ms) if unlearn_to is not None else []
+                return told + on_frozen(training, event, known_ms, unlearn_to)
             return told
         case ModelUpdated(alias="challenger") if slot is not None and slot.run == event.run:
             slot.in_canary = event.share is not None
@@ -175,8 +179,9 @@ def _judged(training: Training, event: ModelValidated, known_ms: int) -> list[Em
     if training.champion is None:
         return []
     if event.stage == "refresh":
-        is_bad = event.verdict == "fail" and event.run == training.champion.run
-        return _went_back(training, event, known_ms) if is_bad else []
+        if event.verdict == "fail" and event.against is not None:
+            training.unlearn = event.against, event.offset  # whether the anchor serves the registry says
+        return []
     if event.stage == "guard" and event.verdict == "pass":
         training.failures = 0
         return []
@@ -199,9 +204,16 @@ def _judged(training: Training, event: ModelValidated, known_ms: int) -> list[Em
     return [Emit("decisions", paused, event.pipeline.encode(), partition=0)]
 
 
-def _went_back(training: Training, event: ModelValidated, known_ms: int) -> list[Emit]:
-    """The anchor is to serve, and a run to go on from it; where that happens again soon, a person looks first."""
-    training.unlearn_to = event.offset
+def _unlearn_to(training: Training, event: ModelUpdated) -> int | None:
+    """Up to where the champion's revisions learned what made them worse, where this is the return to their anchor."""
+    worse, training.unlearn = training.unlearn, None
+    is_return = not event.follows and event.request is None and not event.barred
+    is_named = worse is not None and worse[0] == f"{event.run}@{event.snapshot_offset}"
+    return worse[1] if worse is not None and is_return and is_named else None
+
+
+def _went_back(training: Training, event: ModelUpdated, known_ms: int) -> list[Emit]:
+    """The anchor serves, and a run is to go on from it; where that happens again soon, a person looks first."""
     since_s, cooldown_s = (known_ms - training.returned_ms) / 1000, training.policies.triggers.cooldown_s
     training.returned_ms = known_ms
     if since_s >= cooldown_s or training.paused:

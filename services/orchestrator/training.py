@@ -84,8 +84,9 @@ class Training:
     challengers since the last alert about performance, `failures` those that failed in a row. Before the time in
     `quiet_until_s` the schedule is not due again: a cron expression read at each tick is 40 s for a year of them.
     No run learns what is `barred`. `skewed` are the partitions of the data whose records are rejected,
-    `signals` the newest alerts of which several together start a training. `unlearn_to` is up to where the champion's
-    revisions learned what made them worse than their anchor, `returned_ms` when that was last found.
+    `signals` the newest alerts of which several together start a training. `unlearn` is an anchor that proved better
+    than the champion's revisions, and up to where these learned what made them worse; `returned_ms` is when one last
+    served again. `outrun` are requests that lost the slot before their run started, each with the one that took it.
     """
 
     released: PipelineReleased
@@ -109,8 +110,9 @@ class Training:
     degraded: Degraded | None = None
     skewed: dict[int, Skewed] = field(default_factory=dict)
     signals: dict[str, Signal] = field(default_factory=dict)
-    unlearn_to: int = 0
+    unlearn: tuple[str, int] | None = None
     returned_ms: int = BEFORE_ALL_MS
+    outrun: dict[str, str] = field(default_factory=dict)
 
     @property
     def policies(self) -> Policies:
@@ -175,7 +177,7 @@ def take_or_wait(training: Training, asked: TrainingRequested, known_ms: int, no
     if slot is None and may_begin:
         return take(training, asked, known_ms)
     if slot is not None and may_begin and _gives_way(training, slot, asked):
-        return [*superseded(slot, asked.pipeline, asked.request, asked.cause), *take(training, asked, known_ms)]
+        return [*superseded(training, slot, asked.request, asked.cause), *take(training, asked, known_ms)]
     before = training.waiting
     if before is not None and RANK.index(before.asked.trigger) > RANK.index(asked.trigger):
         return [_displaced(asked, before.asked)]
@@ -200,12 +202,26 @@ def is_held(training: Training, asked: TrainingRequested) -> bool:
     return bool(training.skewed) and asked.trigger in AUTOMATIC
 
 
-def superseded(slot: Slot, pipeline: str, request: str, reason: str) -> list[Emit]:
-    """What a run that loses the slot is told; one that did not start yet ends when its successor does."""
+def superseded(training: Training, slot: Slot, request: str, reason: str) -> list[Emit]:
+    """What a run that loses the slot is told; one that did not start yet, when it does."""
     if slot.run is None:
+        training.outrun[slot.asked.request] = request
         return []
-    event = ChallengerSuperseded(pipeline=pipeline, run=slot.run, by_request=request, reason=reason)
-    return [Emit("decisions", event, pipeline.encode(), partition=0)]
+    return [_told_superseded(training, slot.run, request, reason)]
+
+
+def started_too_late(training: Training, event: RunStarted) -> list[Emit]:
+    """A run whose place was taken before it started: its gates may pass before its successor starts."""
+    request = training.outrun.pop(event.request, None)
+    if request is None:
+        return []
+    return [_told_superseded(training, event.run, request, f"{request} took its place before it started")]
+
+
+def _told_superseded(training: Training, run: str, request: str, reason: str) -> Emit:
+    pipeline = training.released.pipeline
+    event = ChallengerSuperseded(pipeline=pipeline, run=run, by_request=request, reason=reason)
+    return Emit("decisions", event, pipeline.encode(), partition=0)
 
 
 def next_in_line(training: Training, known_ms: int) -> list[Emit]:

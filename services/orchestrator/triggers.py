@@ -145,19 +145,18 @@ def on_recipe(training: Training, event: PipelineReleased, known_ms: int) -> lis
     )
 
 
-def on_frozen(training: Training, event: ModelUpdated, known_ms: int) -> list[Emit]:
+def on_frozen(training: Training, event: ModelUpdated, known_ms: int, unlearn_to: int | None) -> list[Emit]:
     """A version whose run ended serves again, as its newest snapshot: a run that begins with it is to follow.
 
     Where a bad range was the reason, RangeBarred says so itself, which is read before or after this. Where its own
-    newer revisions were worse, the run leaves out what made them so: with it, it would be they again; while automatic
-    promotion is paused there is none.
+    newer revisions were worse (`unlearn_to`), the run leaves out what made them so: with it, it would be they again;
+    while automatic promotion is paused there is none.
     """
-    unlearn_to, training.unlearn_to = training.unlearn_to, 0
-    if event.barred or (unlearn_to and training.paused):
+    if event.barred or (unlearn_to is not None and training.paused):
         return []
     asked = request(
         training, f"rollback-{event.epoch}", "rollback", f"version {event.version} serves frozen: {event.reason}",
-        start=max(event.snapshot_offset, unlearn_to),
+        start=max(event.snapshot_offset, unlearn_to or 0),
         recipe=training.by_recipe.get(event.run),
     ).model_copy(update={"release": event.release, "parent": event.uri})  # fmt: skip
     return take_or_wait(training, asked, known_ms, known_ms)
@@ -171,7 +170,7 @@ def on_barred(training: Training, event: RangeBarred, known_ms: int) -> list[Emi
         if slot is None or not from_on(slot.asked.start, event.parts):
             return []
         training.slot = None
-        return superseded(slot, event.pipeline, event.request, "it learns a range that was barred")
+        return superseded(training, slot, event.request, "it learns a range that was barred")
     start = event.again_from
     asked = request(
         training, f"without-{event.request}", "rollback", f"a range was barred: {event.reason}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import get_args
 
 from headrace.schemas.control import ModelUpdated, ModelValidated, RequestRefused
@@ -53,8 +54,10 @@ def _gated(found: Models, event: ModelValidated, known_ms: int) -> list[Emit]:
         return [_stale(event, f"{reason} (run {champion.run})")]
     if event.snapshot_uri is None or event.snapshot_offset is None:
         return [_stale(event, "the verdict names no snapshot that could serve")]
-    if has_learned(found, event.run, event.snapshot_offset, found.barred):
-        return [_stale(event, "it has learned from a range that is barred")]
+    # the snapshot may be from before a range that was barred since, and the run, which began before too, learns on
+    learns_to = sys.maxsize if found.released.definition.policies.learning == "online" else event.snapshot_offset
+    if has_learned(found, event.run, learns_to, found.barred):
+        return [_stale(event, "it has learned from a range that is barred, or is about to")]
     return _new_version(found, run, event, (event.snapshot_offset, event.snapshot_uri), known_ms)
 
 

@@ -150,6 +150,7 @@ def completed(state: State, started: RunStarted, end_offset: int) -> Emit:
         n_labels=state.n_learned,
         start_offset=started.start_offset,
         end_offset=end_offset,
+        skipped=tuple(offset for offset in state.skipped if offset < end_offset),
     )
     return Emit("training-completed", event, started.pipeline.encode(), partition=0)
 

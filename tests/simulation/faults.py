@@ -41,6 +41,11 @@ def is_life(seed):
     return seed % 9 == 7
 
 
+def has_anchor(seed):
+    """Whether the pipeline of a life has an anchor: in every second one, with one and with three partitions."""
+    return is_life(seed) and seed // 9 % 4 in (1, 2)
+
+
 def steps(seed):
     """How long a seed's schedule is."""
     return 2 * STEPS if is_life(seed) else STEPS

@@ -16,16 +16,19 @@ from headrace.schemas.control import (
     RunStarted,
     TrainingRequested,
 )
+from headrace.schemas.record import SEQUENCES_PER_OFFSET
 from headrace.schemas.stream import PredictionMade
 from headrace.schemas.topics import full_name
 from tests.simulation import pipeline_source as rain
-from tests.simulation.log import events_of
+from tests.simulation.log import events_of, sequence_of
+from tests.simulation.ways_back import ways, wrong_ways
 
 PREDICTIONS, SNAPSHOTS = (full_name(name, rain.NAME) for name in ("<p>.predictions", "<p>.snapshots"))
 MOVES = (ModelUpdated, AliasRemoved)
 HAPPENS = {
     "promotion", "forced promotion", "rollback by a person", "rollback by the guard", "return to a version", "fork",
-    "ChallengerSuperseded",
+    "ChallengerSuperseded", "the anchor moved on", "return to the anchor", "fork after the anchor", "range barred",
+    "back to before a range", "fork without a range", "a run without the range serves",
 }  # fmt: skip
 
 
@@ -41,7 +44,17 @@ def wrong_in_history(plant, logs):
                 if models is not None and models.history != moves:
                     found.append(f"the registry {process.instance} remembers other moves than control-log has")
     found += out_of_order(moves) + unfounded(told) + crowded(told, events_of(logs[SNAPSHOTS]))
-    return found + _dead(told, plant) + _apart(told, logs)
+    made = [event for event in events_of(logs[PREDICTIONS]) if isinstance(event, PredictionMade)]
+    found += wrong_ways(*_places(logs), events_of(logs[SNAPSHOTS]), made)
+    return found + _dead(told, plant) + _apart(told, made)
+
+
+def _places(logs):
+    """The decisions with their offsets, and the moves of aliases with those of their causes."""
+    control, moves = logs["control-log"], logs["model-updates"]
+    causes = [sequence_of(message) // SEQUENCES_PER_OFFSET for message in moves.kept]
+    offsets = [message.offset() for message in control.kept]
+    return list(zip(offsets, events_of(control), strict=True)), list(zip(causes, events_of(moves), strict=True))
 
 
 def happened(logs):
@@ -55,7 +68,7 @@ def happened(logs):
         if isinstance(event, ModelValidated) and event.stage in ("online", "guard")
     ]
     kinds += ["fork" for event in told if isinstance(event, RunStarted) and event.parent is not None]
-    return Counter(kinds).keys()
+    return {*kinds, *ways(*_places(logs))}
 
 
 def served(told):
@@ -75,12 +88,16 @@ def _how(before, event):
     """Why this champion: `before` are the aliases as it came."""
     if "champion" not in before:
         return "first"
+    if event.barred:
+        return "back to before a range"
     challenger, previous = before.get("challenger"), before.get("previous")
     if challenger is not None and challenger.run == event.run:
         return "forced promotion" if event.forced_by else "promotion"
     if previous is not None and previous.run == event.run:
         return "rollback by a person" if event.request else "rollback by the guard"
-    return "return to a version" if not event.follows else "fork serves"
+    if event.follows:
+        return "fork serves"
+    return "return to a version" if event.request else "return to the anchor"
 
 
 def out_of_order(moves):
@@ -182,13 +199,13 @@ def _dead(told, plant):
     return found + [f"run {run} learns and was never started" for run in live - started]
 
 
-def _apart(told, logs):
-    """Predictions whose arms follow their runs and had not learned the same."""
-    frozen = {event.run for event in told if isinstance(event, ModelUpdated) and not event.follows}
+def _apart(told, made):
+    """Predictions whose arms follow their runs and had not learned the same; an anchor does not follow."""
+    frozen = {e.run for e in told if isinstance(e, ModelUpdated) and not e.follows and e.alias != "anchor"}
     found = []
-    for event in events_of(logs[PREDICTIONS]):
-        if isinstance(event, PredictionMade) and len(event.predictions) > 1:
-            stands = {alias: arm.learned_to for alias, arm in event.predictions.items() if arm.run not in frozen}
-            if len(set(stands.values())) > 1:
-                found.append(f"prediction {event.id} was made by arms that stand apart: {stands}")
+    for event in made:
+        arms = {alias: arm for alias, arm in event.predictions.items() if alias != "anchor"}
+        stands = {alias: arm.learned_to for alias, arm in arms.items() if arm.run not in frozen}
+        if len(set(stands.values())) > 1:
+            found.append(f"prediction {event.id} was made by arms that stand apart: {stands}")
     return found

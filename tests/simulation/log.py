@@ -39,7 +39,7 @@ def heard(messages, start, sequences):
     """What a reader hears that begins at an offset and has seen these sequences: of each source only larger ones."""
     seen, found = dict(sequences), []
     for message in messages:
-        source, sequence = header(message.headers(), "ce_source", 2), int(header(message.headers(), "ce_sequence", 4))
+        source, sequence = header(message.headers(), "ce_source", 2), sequence_of(message)
         if message.offset() >= start and sequence > seen.get(source, -1):
             seen[source] = sequence
             found.append(message)
@@ -58,6 +58,11 @@ def _written(message):
         return message.partition(), message.offset()
     place = headers.get(ORIGIN, b"").rpartition(b"/")[0]
     return message.partition(), place, headers["ce_source"], headers["ce_sequence"]
+
+
+def sequence_of(message):
+    """The envelope's sequence."""
+    return int(header(message.headers(), "ce_sequence", 4))
 
 
 def type_of(message):

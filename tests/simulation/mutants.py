@@ -1,5 +1,8 @@
-"""The real code, broken on purpose in one place: each a rule of delivery (DESIGN.md, section 4) taken away."""
+"""The real code, broken on purpose in one place: each a rule taken away, of delivery (DESIGN.md, section 4) or of what
+models do.
+"""
 
+import dataclasses
 from contextlib import contextmanager
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
@@ -11,10 +14,14 @@ from headrace.infra.records import Incoming, Outgoing
 from headrace.infra.runtime import FoldRunner
 from headrace.infra.worker import Worker
 from headrace.schemas.codec import header
+from headrace.services.evaluator import judge
 from headrace.services.evaluator.ripening import Ripening
+from headrace.services.orchestrator import core as orchestrator
 from headrace.services.predictor import arms
 from headrace.services.predictor import core as predictor
+from headrace.services.registry import barring
 from headrace.services.registry import core as registry
+from headrace.services.registry.anchor import name_of
 from headrace.services.trainer import core as trainer
 from headrace.services.trainer import runs
 from headrace.services.validator import core as validator
@@ -254,3 +261,46 @@ def arms_move_one_after_the_other():
         return {alias: one if alias == first else loaded.get(alias, one) for alias, one in target.items()}
 
     return arms, "wanted", wanted
+
+
+@mutant
+def a_refresh_verdict_is_applied_to_whatever_serves():
+    real = registry.judged
+
+    def judged(found, event, known_ms):
+        if event.stage == "refresh" and {"anchor", "champion"} <= found.aliases.keys():
+            moved = {"against": name_of(found.aliases["anchor"]), "run": found.aliases["champion"].run}
+            event = event.model_copy(update=moved)
+        return real(found, event, known_ms)
+
+    return registry, "judged", judged
+
+
+@mutant
+def the_next_anchor_is_the_newest_revision():
+    real = judge._next_anchor
+
+    def next_anchor(job, *where):
+        return real(dataclasses.replace(job, snapshot_offset=1 << 62), *where)
+
+    return judge, "_next_anchor", next_anchor
+
+
+@mutant
+def the_fork_learns_what_made_the_revisions_worse():
+    real = orchestrator.on_frozen
+
+    def on_frozen(training, event, known_ms, unlearn_to):
+        return real(training, event, known_ms, None if unlearn_to is None else 0)
+
+    return orchestrator, "on_frozen", on_frozen
+
+
+@mutant
+def the_fork_learns_the_range():
+    return trainer, "_is_left_out", lambda offset, excluded, skipped: offset in skipped
+
+
+@mutant
+def a_range_is_barred_for_the_champion_alone():
+    return barring, "_freed", lambda found, alias, ranges: []

@@ -5,7 +5,7 @@ fold. (2) Repeats are equal but
 where the first one wins. (3) With one partition features, labels and their order equal an undisturbed run's, with
 several the set of joined examples does. (4) Each example is joined once. (5) Every model is the fold of the labelled
 examples that stand in the log: the live ones and those of the snapshots (model_oracle.py). (6) The history of the
-aliases is one that may be (history.py).
+aliases is one that may be (history.py), so are the ways back to an anchor or to before a bad range (ways_back.py).
 """
 
 import importlib

@@ -1,6 +1,7 @@
 """The pipeline that is simulated: a model that fails on some inputs, and two releases of its contract.
 
-In a life its gates are quick, so that 150 rows see a challenger promoted, guarded and rolled back.
+In a life its gates are quick, so that 150 rows see a challenger promoted, guarded and rolled back. Some lives have an
+anchor as well. A wind breaks the model: from then on it says the opposite of what it learned.
 """
 
 import sys
@@ -12,6 +13,7 @@ NAME = "rain"
 ARRIVED, LABELLED = f"{NAME}.data-arrived", f"{NAME}.labelled-examples"
 STRONGEST_WIND = {1: 100, 2: 200, 3: 250}  # by release: the second one takes what the first rejects
 UNLEARNABLE, UNANSWERABLE = 7.0, 13.0  # winds at which the model raises; learning, it is half changed by then
+BREAKING = 17.0  # who learned it says the opposite from then on
 TTL_S, GRACE_S = 60, 7_200  # no outage of a schedule is as long as the grace
 
 SOURCE = f'''
@@ -33,16 +35,19 @@ class Careless(base.Classifier):
 
     def __init__(self):
         self.model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
+        self.broken = False
 
     def learn_one(self, x, y):
         self.model.learn_one(x, y)
+        self.broken = self.broken or x["wind"] == {BREAKING}
         if x["wind"] == {UNLEARNABLE} or (stumbles and stumbles.pop()):
             raise ValueError(f"no idea what to make of {{x}}")
 
     def predict_proba_one(self, x):
         if x["wind"] == {UNANSWERABLE}:
             raise ValueError(f"no answer to {{x}}")
-        return self.model.predict_proba_one(x)
+        found = self.model.predict_proba_one(x)
+        return {{True: found[False], False: found[True]}} if self.broken else found
 
 
 def recipe(seed):
@@ -57,31 +62,36 @@ pipeline = Pipeline(
 '''
 
 
+LIFE, ANCHORED = "life", "anchored life"  # what a pipeline is for; "" where rows alone matter
 STRICT, QUICK = (
     'Gates(first="off", quick="off")',
     'Gates(first="off", quick="off", alpha=0.65, min_labels=8, max_labels=90, guard_alpha=0.6, guard_labels=30)',
 )
 
 
-def source(release, is_life=False):
+def source(release, kind=""):
     """The pipeline's file at a release."""
     text = SOURCE.replace("STRONGEST", str(STRONGEST_WIND[release]))
-    if is_life:
+    if kind:
         text = text.replace(STRICT, QUICK).replace("first_model_at=16", "first_model_at=8")
+    if kind == ANCHORED:
+        text = text.replace("steps=()", "steps=(), anchor=0.8, anchor_s=8").replace(
+            "guard_alpha=0.6", "guard_alpha=0.9"
+        )
     return text.encode()
 
 
 @cache
-def pipeline_and_definition(release, is_life=False):
+def pipeline_and_definition(release, kind=""):
     """The recipe is tried once a process."""
-    pipeline = pipeline_files.pipeline_of(source(release, is_life), f"<{NAME}, release {release}>")
-    return pipeline, pipeline_files.definition(pipeline, source(release, is_life), "")
+    pipeline = pipeline_files.pipeline_of(source(release, kind), f"<{NAME}, release {release}>")
+    return pipeline, pipeline_files.definition(pipeline, source(release, kind), "")
 
 
-def definition(release, artifacts, is_life=False):
+def definition(release, artifacts, kind=""):
     """The definition of a release, with its source in the artifact store."""
-    _, uri = artifacts.put_source(source(release, is_life))
-    return pipeline_and_definition(release, is_life)[1].model_copy(update={"source_uri": uri})
+    _, uri = artifacts.put_source(source(release, kind))
+    return pipeline_and_definition(release, kind)[1].model_copy(update={"source_uri": uri})
 
 
 def stumble():
@@ -98,6 +108,6 @@ def walk_steadily():
 
 def _stumbles():
     for release in STRONGEST_WIND:
-        for is_life in (False, True):
-            _, loaded = pipeline_and_definition(release, is_life)
+        for kind in ("", LIFE, ANCHORED):
+            _, loaded = pipeline_and_definition(release, kind)
             yield sys.modules[pipeline_files.module_name(loaded.source_digest)].stumbles

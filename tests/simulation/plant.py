@@ -18,7 +18,7 @@ from headrace.infra.worker import StepFailed
 from tests.simulation import pipeline_source as rain
 from tests.simulation.chance import Chance
 from tests.simulation.fates import Fates
-from tests.simulation.faults import SERVICES, is_life
+from tests.simulation.faults import SERVICES, has_anchor, is_life
 from tests.simulation.log import Log
 from tests.simulation.process import KEY, Killed, Process, settings_of
 from tests.simulation.script import NIGHT_MS, START_MS
@@ -32,6 +32,7 @@ class Plant:
 
     def __init__(self, home, seed, partitions, faults):
         self.home, self.partitions, self.is_life = home, partitions, is_life(seed)
+        self.kind = rain.ANCHORED if has_anchor(seed) else rain.LIFE if self.is_life else ""
         self.chance = chance = Chance(seed)
         self.commit_s, self.steps = chance.commit_s, len(chance.order)
         self.step = 0
@@ -45,7 +46,7 @@ class Plant:
         self.erased, self._durable, self._group_at = [], {}, {}
         self.users = Users(self, seed)
         create_topics.create(self.bus)
-        policies = rain.pipeline_and_definition(1, self.is_life)[0].policies()
+        policies = rain.pipeline_and_definition(1, self.kind)[0].policies()
         create_topics.create_pipeline(self.bus, rain.NAME, partitions, policies)
         self.users.release()
         for service in SERVICES:

@@ -36,8 +36,13 @@ KILLED = {
     "goes_on_at_the_groups_offset_without_its_state": (1, LOST),
     "sequences_are_forgotten_at_restart": (0, "should not have told"),
     "evidence_is_taken_as_labels_come": (7, "should not have told ('model-validations'"),
-    "a_stale_verdict_is_applied": (124, "should not have told ('model-updates'"),
-    "arms_move_one_after_the_other": (7, "stand apart"),
+    "a_stale_verdict_is_applied": (2257, "should not have told ('model-updates'"),
+    "arms_move_one_after_the_other": (34, "stand apart"),
+    "a_refresh_verdict_is_applied_to_whatever_serves": (52, "the test of"),
+    "the_next_anchor_is_the_newest_revision": (88, "tested was"),
+    "the_fork_learns_what_made_the_revisions_worse": (16, "begins at"),
+    "the_fork_learns_the_range": (7, "is not the fold"),
+    "a_range_is_barred_for_the_champion_alone": (142, "and is challenger"),
 }
 OTHERS = 8  # seeds after it that count too: a change of the code moves what a seed does
 SEARCHED = 500

@@ -2,10 +2,12 @@
 
 from datetime import UTC, datetime
 
+from headrace.cli import bad_range
+from headrace.errors import Missing
 from headrace.schemas.codec import DECODERS, TYPE_OF, encode, headers_of
 from headrace.schemas.control import ModelUpdated, PromotionAsked, ReleaseAsked, RollbackAsked, TrainingAsked
 from headrace.schemas.signing import sign
-from headrace.schemas.stream import Tick
+from headrace.schemas.stream import ExampleArrived, Tick
 from headrace.schemas.topics import full_name
 from tests.simulation import life
 from tests.simulation import pipeline_source as rain
@@ -14,7 +16,7 @@ from tests.simulation.process import KEY
 from tests.simulation.script import NIGHT_MS, script
 
 SNAPSHOTS = full_name("<p>.snapshots", rain.NAME)
-WISHES = ("train", "promote", "roll back", "return")
+WISHES = ("train", "promote", "roll back", "return", "bar", "bar beside", "break")
 
 
 class Users:
@@ -24,6 +26,7 @@ class Users:
         self._plant = plant
         write = life.script if plant.is_life else script
         self._left, self._released, self._asked, self._wishes = write(seed, plant.partitions)[::-1], 0, 0, []
+        self._broke_ms = None
 
     def publish(self):
         """The next item, if any is left. Returns whether there was one."""
@@ -35,6 +38,8 @@ class Users:
             self.release()
         elif item.what == "record":
             self._say(rain.ARRIVED, item.partition, item.event)
+            if self._broke_ms is None and getattr(item.event, "features", {}).get("wind") == rain.BREAKING:
+                self._broke_ms = self._plant.now_ms
         elif item.what in WISHES:
             self._wishes.append(item.what)
         else:
@@ -49,7 +54,7 @@ class Users:
             pipeline=rain.NAME,
             request=f"release-{self._released}",
             by="ann",
-            definition=rain.definition(self._released, self._plant.artifacts, self._plant.is_life),
+            definition=rain.definition(self._released, self._plant.artifacts, self._plant.kind),
             partitions=self._plant.partitions,
             topic_id=self._plant.bus.topic_id(rain.ARRIVED),
         )
@@ -72,9 +77,14 @@ class Users:
                 named[move.alias] = move
             else:
                 named.pop(move.alias, None)
-        concerned = {"train": "champion", "promote": "challenger", "roll back": "previous", "return": "champion"}[what]
+        concerned = {"promote": "challenger", "roll back": "previous"}.get(what, "champion")
         if concerned not in named:
             return False
+        if what == "break":
+            return self._break(named)
+        if what.startswith("bar"):
+            beside = named.keys() & {"challenger", "previous"}
+            return False if what == "bar beside" and not beside else self._bar()
         if what == "return" and (named["champion"].version == 1 or "previous" in named):
             return False  # version 1 serves, or stands by
         self._asked += 1
@@ -93,6 +103,33 @@ class Users:
             asked = RollbackAsked(version=first.version, uri=uri, snapshot_offset=taken.offset, **more)
         self._say("operator-requests", 0, asked)
         return True
+
+    def _break(self, named):
+        """A row that breaks what serves once more, where the first one led to another champion with an anchor."""
+        if "anchor" not in named or named["champion"].version == 1:
+            return False
+        time = datetime.fromtimestamp(self._plant.now_ms / 1000, UTC)
+        broken = ExampleArrived(id="again", time=time, features={"t": 1.0, "wind": rain.BREAKING}, label=True)
+        self._say(rain.ARRIVED, 0, broken)
+        return True
+
+    def _bar(self):
+        """Ask, as `headrace rollback --from --to` does, to go back to before all since what broke the model came."""
+        since_ms = self._broke_ms
+        if since_ms is None or not self._came(since_ms, since_ms + 1):
+            return False
+        found = self._came(since_ms, self._plant.now_ms + 1)
+        self._asked += 1
+        asked = RollbackAsked(pipeline=rain.NAME, request=f"bar-{self._asked}", by="ann", **found.fields())
+        self._say("operator-requests", 0, asked)
+        return True
+
+    def _came(self, from_ms, to_ms):
+        """What was joined of a time; None where nothing was yet."""
+        try:
+            return bad_range.look_up(rain.NAME, from_ms, to_ms, self._plant.bus, self._plant.artifacts)
+        except Missing:
+            return None
 
     def _events(self, topic):
         messages = self._plant.bus.read((topic, 0), 0, 1_000_000)

@@ -143,9 +143,13 @@ def test_a_job_of_the_anchor_holds_up_no_gate_of_its_run():
 
 def went_back(told, offset=1_500):
     """The refresh test of the champion fails, and the registry lets the anchor serve."""
+    return [*told(failed(told, offset)), *told.win(1, told.state.pipelines["rain"].champion.run, follows=False)]
+
+
+def failed(told, offset=1_500, stands=200):
+    """The verdict that the champion's revisions are worse than its anchor, which stands there."""
     run = told.state.pipelines["rain"].champion.run
-    failed = refresh("fail", run=run).model_copy(update={"offset": offset})
-    return [*told(failed), *told.win(1, run, follows=False)]
+    return refresh("fail", f"{run}@{stands}", run).model_copy(update={"offset": offset})
 
 
 def served(**triggers):
@@ -165,6 +169,16 @@ def test_a_person_who_goes_back_later_gets_a_run_that_learns_on_from_there():
     told.win(2)
     (asked,) = told.win(1, "run-first-model-1", follows=False)
     assert asked.start == 200
+
+
+def test_a_verdict_that_the_registry_did_not_follow_is_no_return_and_moves_no_fork_of_a_persons():
+    told = served(cooldown_s=3_600)
+    told(failed(told, stands=100))
+    run = told.state.pipelines["rain"].champion.run
+    (asked,) = told.win(1, run, follows=False)
+    assert asked.start == 200
+    told.win(2)
+    assert [type(one).__name__ for one in went_back(told)] == ["TrainingRequested"]
 
 
 @pytest.mark.parametrize(("hours", "kinds"), [(0.5, ["AutomationPaused"]), (2, ["TrainingRequested"])])

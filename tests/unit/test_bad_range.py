@@ -63,6 +63,10 @@ class Decisions:
 
     def gates(self, run, offset):
         """Both gates pass, at the offset of a snapshot `run@offset`."""
+        return self.tell(*self.passed(run, offset))
+
+    def passed(self, run, offset):
+        """The verdicts of both gates."""
         champion = self.aliases.get("champion")
         told = {
             "pipeline": "rain", "run": run, "request": "", "verdict": "pass", "checks": (), "n_labels": offset,
@@ -70,7 +74,7 @@ class Decisions:
             "epoch": self.folds[0][1].pipelines["rain"].epoch,
         }  # fmt: skip
         named = {"snapshot_uri": f"{run}@{offset}", "snapshot_offset": offset}
-        return self.tell(ModelValidated(stage="offline", **told), ModelValidated(stage="infra", **told, **named))
+        return ModelValidated(stage="offline", **told), ModelValidated(stage="infra", **told, **named)
 
     def online(self, run, share=None):
         """The verdict that lets a challenger go on, against the first model, in the epoch of the aliases."""
@@ -185,6 +189,30 @@ def test_a_challenger_that_learned_from_the_range_ends_and_the_fork_has_its_plac
     assert challenger not in served.live
     assert [event.run for event in served.of(AliasRemoved)] == [challenger]
     assert [event.run for event in served.of(ChallengerSuperseded)] == [challenger]
+
+
+def test_a_run_whose_gates_passed_before_the_range_was_barred_is_no_challenger_for_it_would_learn_the_range(served):
+    """Its snapshot is from before the range; its verdicts stand between the request and what the registry says."""
+    served.tell(TrainingAsked(pipeline="rain", request="t", by="ann", start=300))
+    late = served.of(RunStarted)[-1].run
+    asked = RollbackAsked(pipeline="rain", request="back", by="ann", bad_ranges=(BAD,), **good(served))
+    served.tell(asked, *served.passed(late, 450))
+    assert set(served.aliases) == {"champion"}
+    assert "or is about to" in served.of(RequestRefused)[-1].reason
+    assert late not in served.live
+    assert served.live == {served.of(RunStarted)[-1].run}
+
+
+def test_a_run_that_starts_when_its_place_is_gone_already_is_told_and_competes_with_nobody(served):
+    """A person asks for a training, and before its run starts the rollback's takes the slot."""
+    trained = TrainingAsked(pipeline="rain", request="t", by="ann", start=700)
+    asked = RollbackAsked(pipeline="rain", request="back", by="ann", bad_ranges=(BAD,), **good(served))
+    served.tell(trained, asked)
+    late = next(run.run for run in served.of(RunStarted) if run.request == "t")
+    assert [(event.run, event.by_request) for event in served.of(ChallengerSuperseded)] == [(late, "without-back")]
+    served.tell(*served.passed(late, 900))
+    assert set(served.aliases) == {"champion"}
+    assert late not in served.live
 
 
 def test_a_challenger_that_began_after_the_range_is_no_reason_to_keep_it_from_what_it_can_do(served):

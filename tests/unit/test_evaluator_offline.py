@@ -49,10 +49,11 @@ STARTED = RunStarted(
 )
 
 
-def completed(n=200, run="a"):
+def completed(n=200, run="a", skipped=()):
     return TrainingCompleted(
-        pipeline="rain", run=run, request="first-model-1", release=1, n_labels=n, start_offset=3, end_offset=3 + n
-    )
+        pipeline="rain", run=run, request="first-model-1", release=1, n_labels=n, start_offset=3, end_offset=3 + n,
+        skipped=skipped,
+    )  # fmt: skip
 
 
 def judged(stage, verdict="pass", n=200, run="a", **snapshot):
@@ -177,6 +178,14 @@ def test_a_run_that_nobody_started_is_not_judged():
 def test_what_the_run_skipped_the_replay_leaves_out():
     skipped = TrainingFailed(pipeline="rain", request="first-model-1", run="a", reason="learn raised", offset=42)
     state, _ = fold(released(), STARTED, skipped, completed())
+    (job,) = state.open_jobs()
+    assert job.excluded == ((5, 8), (42, 43))
+
+
+def test_what_the_run_skipped_is_left_out_also_where_that_is_told_after_its_end():
+    """The two stand in topics of their own, and the sequencer may read the end first."""
+    late = TrainingFailed(pipeline="rain", request="first-model-1", run="a", reason="learn raised", offset=42)
+    state, _ = fold(released(), STARTED, completed(skipped=(42,)), late)
     (job,) = state.open_jobs()
     assert job.excluded == ((5, 8), (42, 43))
 

@@ -146,6 +146,13 @@ def test_excluded_ranges_and_skipped_offsets_are_not_learned():
     assert state.n_learned == 5
 
 
+def test_the_end_of_a_range_names_what_was_skipped_before_it():
+    state = core.begin(world(end_at=3))
+    state.skipped = [1, 4, 7]
+    _, told = learn(world(end_at=3), [labelled(n) for n in range(9)], state)
+    assert [(e.end_offset, e.skipped) for _, e in told] == [(4, (1,)), (9, (1, 4, 7))]
+
+
 def test_a_run_learns_only_the_columns_of_its_signature():
     run = world(columns={"x": True, "y": False})
     state, _ = learn(run, [labelled(1, release=2, features={"new": 1.0, "y": 2.0, "x": 3.0})])

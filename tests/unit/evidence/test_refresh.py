@@ -7,7 +7,7 @@ from headrace.schemas.policies import Gates, Rollout
 RUNS = {"champion": "a", "anchor": "a"}
 
 
-def beside_an_anchor(stream, n, learned_to=50, epoch=1, until=None, **accuracies):
+def beside_an_anchor(stream, n, learned_to=50, epoch=1, until=None, runs=RUNS, **accuracies):
     """Predictions of a champion that learns on and of an anchor that learned so much; what is hard is so for both."""
     for _ in range(n):
         wet, hard = stream.rng.random() < 0.5, stream.rng.random()
@@ -15,7 +15,7 @@ def beside_an_anchor(stream, n, learned_to=50, epoch=1, until=None, **accuracies
             alias: (0.9 if wet else 0.1) if hard < accuracy else (0.1 if wet else 0.9)
             for alias, accuracy in accuracies.items()
         }
-        stream.predict(wet, runs=RUNS, epoch=epoch, learned_to={"anchor": learned_to}, **values)
+        stream.predict(wet, runs=runs, epoch=epoch, learned_to={"anchor": learned_to}, **values)
         if until is not None and until():
             break
     return stream
@@ -60,6 +60,15 @@ def test_one_revision_beside_itself_is_no_evidence(after_a_while):
     for _ in range(300):
         stream.predict(True, runs=RUNS, learned_to={"anchor": 400, "champion": 400}, champion=0.9, anchor=0.9)
     assert "refresh" not in stream.state.evidence.trials
+
+
+def test_an_anchor_of_the_champion_before_is_no_evidence_and_keeps_nobody_from_the_test_of_the_next(after_a_while):
+    """An alias moves after the other: a predictor may look in between."""
+    stream, epoch = after_a_while(), 2
+    beside_an_anchor(stream, 30, epoch=epoch, runs={"champion": "b", "anchor": "a"}, champion=0.2, anchor=0.9)
+    beside_an_anchor(stream, 3_000, 400, epoch, runs={"champion": "b", "anchor": "b"}, champion=0.7, anchor=0.8)
+    (told,) = refreshes(stream)
+    assert (told.verdict, told.run, told.against) == ("fail", "b", "b@400")
 
 
 def test_each_anchor_is_tested_anew_and_rows_of_the_one_before_are_over(after_a_while):
