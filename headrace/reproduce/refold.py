@@ -64,6 +64,7 @@ class Again:
                 "already differ, so that no fold can show that they are equal"
             )
         try:
+            artifacts.get_source(definition.source_uri)  # it must be there, also where this process knows it already
             recipe = load_stored(artifacts, definition).recipe_named(recipe_name)
         except ArtifactForeignKey:
             raise

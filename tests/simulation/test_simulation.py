@@ -35,7 +35,7 @@ KILLED = {
     "rebuilt_from_a_horizon": (1, "should have told"),
     "goes_on_at_the_groups_offset_without_its_state": (1, LOST),
     "sequences_are_forgotten_at_restart": (0, "should not have told"),
-    "evidence_is_taken_as_labels_come": (7, "should not have told ('model-validations'"),
+    "evidence_is_taken_as_labels_come": (52, "should have told ('model-validations'"),
     "a_stale_verdict_is_applied": (2257, "should not have told ('model-updates'"),
     "arms_move_one_after_the_other": (34, "stand apart"),
     "a_refresh_verdict_is_applied_to_whatever_serves": (52, "the test of"),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from orchestrated import Told, asked, drift, recipes
 
-from headrace.schemas.control import AutomationPaused, RangeBarred, RequestRefused, TrainingFailed
+from headrace.schemas.control import AutomationPaused, RangeBarred, RequestRefused, TrainingFailed, TrainingRequested
 
 
 def test_the_first_model_is_the_own_recipe_s_and_each_challenger_is_tried_once_on_the_whole_log_when_it_serves():
@@ -144,7 +144,8 @@ def test_after_a_barred_range_the_fork_goes_by_its_parent_s_recipe_and_a_run_fro
     told = Told(("forest",))
     told.win(1)
     told.win(2)
-    (_, fork) = told(asked("own", seed=3), barred.model_copy(update={"parent": "model/1", "recipe": None}))[-2:]
+    answers = told(asked("own", seed=3), barred.model_copy(update={"parent": "model/1", "recipe": None}))
+    *_, fork = [one for one in answers if isinstance(one, TrainingRequested)]
     assert (fork.recipe, fork.parent, fork.start) == (None, "model/1", 40)
     (anew,) = recipes(told(barred.model_copy(update={"request": "q2", "again_from": 0})))
     assert anew == ("rollback", "forest")
