@@ -73,7 +73,8 @@ def test_a_bad_hour_is_taken_back_and_the_report_shows_what_that_was_worth(told)
     rows = {one["event"]: one["row"] for one in report["decisions"]}
     assert BAD_ROWS.stop < rows["RollbackAsked"] < rows["ModelUpdated"]
     assert any("did not learn from a bad range" in one["what"] for one in report["decisions"])
-    assert report["decisions"][-1]["what"].startswith("champion is version 3")  # the fork
+    champions = [one["what"] for one in report["decisions"] if one["what"].startswith("champion is ")]
+    assert champions[-1].startswith("champion is version 3")  # the fork; no order holds between topics
     since = report["since_the_change"]
     assert since["model"] > since["replacing"] + 0.02
     assert any("are barred from every later run" in line for line in report["why"])
