@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -50,6 +51,8 @@ FORBIDDEN = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "anything yet, as no topic may be written ({})",
 }
 AUTHENTICATION = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}
+# where the refresh of what is known of topics meets the loss of a right before a fetch does, this is all that is said
+UNREADABLE = re.compile(r"(\S+) \[\d+\]: desired partition is no longer available")
 
 
 GREET_S = 0.5
@@ -65,7 +68,7 @@ def greet(client: Any) -> None:
 
 
 class Refusals:
-    """What brokers said about credentials and certificates; librdkafka only tells a callback, and tries for ever."""
+    """What brokers said about credentials, certificates and rights, and librdkafka tells a callback alone."""
 
     def __init__(self, who: str, bootstrap: str) -> None:
         self._who, self._bootstrap = who, bootstrap
@@ -78,9 +81,11 @@ class Refusals:
             self._said = NotAuthenticated(words.not_authenticated(self._who, self._bootstrap))
         elif error.code() == KafkaError._SSL and "certificate" in error.str():  # not a broker that goes away
             self._said = NotAuthenticated(words.not_trusted(self._bootstrap, error.str()))
+        elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and (topic := UNREADABLE.match(error.str())):
+            self._said = NotAuthorized(words.not_authorized("Read", FORBIDDEN[error.code()].format(topic[1])))
 
     def raise_any(self) -> None:
-        """Raise NotAuthenticated where a broker refused since the last call."""
+        """Raise NotAuthenticated or NotAuthorized where a broker refused since the last call."""
         said, self._said = self._said, None
         if said is not None:
             raise said

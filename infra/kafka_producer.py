@@ -42,6 +42,9 @@ class KafkaProducer:
                 "acks": "all",
                 "enable.idempotence": True,
                 "enable.gapless.guarantee": True,
+                # a request that was refused counts as written when a later one is (librdkafka issue 4953); and the
+                # broker takes that one, whatever its number, while it knows nothing of this producer yet
+                "max.in.flight": 1,
                 "message.timeout.ms": 0,  # no record is given up; flush says where the broker stays away
                 "partitioner": "murmur2_random",  # what Java, kafka-python and `infra.partitioner` compute
                 "compression.type": "lz4",

@@ -1,4 +1,4 @@
-"""What librdkafka tells a callback about credentials: a refusal ends the process, a broken connection does not."""
+"""What librdkafka tells a callback: a refusal ends the process, a broken connection does not."""
 
 import pytest
 from confluent_kafka import KafkaError
@@ -15,6 +15,7 @@ PASSING = [
     (KafkaError._AUTHENTICATION, "SASL PLAIN mechanism handshake failed: Local: Broker transport failure"),
     (KafkaError._AUTHENTICATION, "SASL authentication error: Local: Timed out (after 3 ms in state AUTH_REQ)"),
     (KafkaError._SSL, "SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?"),
+    (KafkaError.TOPIC_AUTHORIZATION_FAILED, "rain.snapshots [0]: of a topic that this process only writes"),
     (KafkaError._TRANSPORT, "Connect to ipv4#127.0.0.1:1 failed: Connection refused"),
 ]
 
@@ -24,6 +25,15 @@ def test_what_a_broker_refuses_is_raised_once(code, says):
     refusals = Refusals("ann", "k:1")
     refusals.hear(KafkaError(code, says))
     with pytest.raises(NotAuthenticated, match="k:1"):
+        refusals.raise_any()
+    refusals.raise_any()
+
+
+def test_a_right_to_read_that_is_lost_between_two_fetches_is_raised():
+    lost = "rain.snapshots [0]: desired partition is no longer available (Broker: Topic authorization failed)"
+    refusals = Refusals("ann", "k:1")
+    refusals.hear(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, lost))
+    with pytest.raises(NotAuthorized, match=r"does not let this process Read topic rain\.snapshots; `headrace acls`"):
         refusals.raise_any()
     refusals.raise_any()
 
