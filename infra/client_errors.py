@@ -67,8 +67,11 @@ def check_released(pipeline: str | None, released: Iterable[str]) -> None:
         raise not_released(pipeline, released)
 
 
-def not_released(pipeline: str, released: Iterable[str]) -> NotReleased:
+def not_released(pipeline: str, released: Iterable[str], *, retired: bool = False) -> NotReleased:
     """The error for a name that was never released, or was retired."""
     known = ", ".join(sorted(released))
     others = f"; released are {known}" if known else ": nothing is"
+    if retired:
+        said = f"pipeline {pipeline!r} was retired, and a retired name is never used again{others}"
+        return NotReleased(said, "headrace release pipelines/NEW_NAME.py")
     return NotReleased(f"no pipeline {pipeline!r} is released{others}", f"headrace release pipelines/{pipeline}.py")

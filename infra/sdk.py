@@ -51,6 +51,7 @@ class Client:
         self._source = f"/client/{uuid.uuid4().hex[:12]}"
         self._sequence = itertools.count(1)
         self._ready: set[str] = set()
+        self._retired: set[str] = set()
         self._predictions: dict[str, Subscription] = {}
         self._producer = connect(
             KafkaProducer,
@@ -162,6 +163,7 @@ class Client:
                 released[record.event.pipeline] = record.event
             elif isinstance(record.event, PipelineRetired):
                 released.pop(record.event.pipeline, None)
+                self._retired.add(record.event.pipeline)
         return released
 
     def predict(
@@ -183,13 +185,14 @@ class Client:
             self._predictions[pipeline] = answers
         answers.skip_to_end()
         self._acknowledged(self._send(topic, event), topic)
-        deadline = clock.monotonic() + timeout_s
+        body, deadline = encode(event), clock.monotonic() + timeout_s
         while (left := deadline - clock.monotonic()) > 0:
             for record in answers.poll(left):
                 answer = record.event
                 if isinstance(answer, PredictionMade) and (answer.id, answer.entity) == (event.id, event.entity):
                     return answer
-                if isinstance(answer, RecordRejected) and answer.id == event.id:
+                # a label may have this id too
+                if isinstance(answer, RecordRejected) and answer.id == event.id and body.startswith(answer.value):
                     raise Rejected("; ".join(problem.message for problem in answer.problems))
         raise NoAnswer(
             f"no prediction for {event.id} within {timeout_s:g} s (was this id published before? a repeat gets none)",
@@ -270,7 +273,7 @@ class Client:
         if pipeline not in self._ready:
             released = self.pipelines()
             if pipeline not in released:
-                raise not_released(pipeline, released)
+                raise not_released(pipeline, released, retired=pipeline in self._retired)
             wait_for_markers(self.settings, self.address, topic)
             self._ready.add(pipeline)
         return topic

@@ -306,11 +306,12 @@ class RunStarted(ControlEvent):
 
 
 class RunEnded(ControlEvent):
-    """A run learns no more; `offset` is the first it did not learn."""
+    """A run learns no more; `offset` is the first it did not learn. It `failed` where it could not go on."""
 
     run: str
     reason: str
     offset: int | None = None
+    failed: bool = False
 
 
 class TrainingFailed(ControlEvent):

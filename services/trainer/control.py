@@ -180,17 +180,20 @@ def _ended(trained: Trained, event: RunEnded, record: Record) -> list[Emit]:
     trained.skipped.pop(event.run, None)
     trained.passed.pop(event.run, None)
     trained.chosen.pop(event.run, None)
-    return [_lineage("COMPLETE", live.started, record.known_ms, event.reason)] if live is not None else []
+    if live is None:
+        return []
+    return [_lineage("FAIL" if event.failed else "COMPLETE", live.started, record.known_ms, event.reason)]
 
 
 def _failed(trained: Trained, run: str, event: TrainingFailed) -> list[Emit]:
     """One example less learned; a run that could not begin, or learns too little to become a version, ends."""
     trained.skipped[run] = trained.skipped.get(run, 0) + 1
     if event.offset is None:
-        return _end(trained, run, event.reason)
+        return _end(trained, run, event.reason, failed=True)
     if trained.skipped[run] < SKIPPED_AT_MOST or _has_alias(trained, run):
         return []
-    return _end(trained, run, f"{SKIPPED_AT_MOST} labelled examples could not be learned, the last one: {event.reason}")
+    why = f"{SKIPPED_AT_MOST} labelled examples could not be learned, the last one: {event.reason}"
+    return _end(trained, run, why, failed=True)
 
 
 def _lineage(kind: lineage.State, started: RunStarted, known_ms: int, why: str = "") -> Emit:
@@ -206,6 +209,7 @@ def _lineage(kind: lineage.State, started: RunStarted, known_ms: int, why: str =
         inputs=[lineage.topic(f"{pipeline}.labelled-examples")],
         outputs=[lineage.topic(f"{pipeline}.snapshots")],
         facts={name: getattr(started, name) for name in names} | ({"reason": why} if why else {}),
+        error=why if kind == "FAIL" else None,
     )
     return Emit("lineage", event, run.encode(), partition=0)
 
@@ -263,14 +267,14 @@ def _rejected(trained: Trained, event: ModelValidated) -> list[Emit]:
     return _end(trained, event.run, f"its {event.stage} gate said {event.verdict}: {failed}")
 
 
-def _end(trained: Trained, run: str, why: str) -> list[Emit]:
+def _end(trained: Trained, run: str, why: str, *, failed: bool = False) -> list[Emit]:
     if run not in trained.live or run in trained.ending:
         return []
     if run in trained.chosen:
         trained.chosen[run] = why
         return []
     trained.ending.add(run)
-    ended = RunEnded(pipeline=trained.live[run].started.pipeline, run=run, reason=why)
+    ended = RunEnded(pipeline=trained.live[run].started.pipeline, run=run, reason=why, failed=failed)
     return [Emit("training-runs", ended, ended.pipeline.encode(), partition=0)]
 
 

@@ -15,8 +15,16 @@ from headrace.infra.partitioner import partition_of
 from headrace.infra.release import release_file
 from headrace.infra.service import Wiring
 from headrace.infra.settings import Settings
+from headrace.infra.subscription import Subscription
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
-from headrace.schemas.control import MetricsUpdated, ModelUpdated, PipelineReleased, SnapshotTaken, TrainingAsked
+from headrace.schemas.control import (
+    MetricsUpdated,
+    ModelUpdated,
+    PipelineReleased,
+    RetireAsked,
+    SnapshotTaken,
+    TrainingAsked,
+)
 from headrace.schemas.record import Record
 from headrace.schemas.stream import ExampleArrived, LabelArrived, PredictionMade
 from headrace.schemas.topics import full_name
@@ -135,6 +143,14 @@ def test_a_name_that_was_never_released_is_refused_with_the_command_that_helps(c
     assert error.value.next == "headrace release pipelines/snow.py"
 
 
+def test_a_name_that_was_retired_is_refused_with_a_command_that_helps(plant, client):
+    plant.release("gone")
+    client.request(RetireAsked(pipeline="gone", request=uuid.uuid4().hex, by="ann"), timeout_s=20)
+    with pytest.raises(NotReleased, match="'gone' was retired, and a retired name is never used again") as error:
+        client.publish("gone", {"temperature": 1.0})
+    assert error.value.next == "headrace release pipelines/NEW_NAME.py"
+
+
 def test_what_is_published_is_canonical_and_passes_the_validator_unchanged(client, rain):
     validated = client.subscribe("data-validated", rain)
     moment = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -184,6 +200,17 @@ def test_predict_returns_the_prediction_of_its_own_row(client, rain):
 def test_predict_says_why_a_row_is_rejected(client, rain):
     with pytest.raises(Rejected, match="temperature is 99"):
         client.predict(rain, {"temperature": 99.0}, timeout_s=20)
+
+
+def test_predict_takes_no_rejected_label_for_its_row(client, rain, monkeypatch):
+    skip = Subscription.skip_to_end
+
+    def and_a_bad_label_comes(subscription):
+        skip(subscription)
+        client.publish_label(rain, id="both", label="wet")
+
+    monkeypatch.setattr(Subscription, "skip_to_end", and_a_bad_label_comes)
+    assert client.predict(rain, {"temperature": 5.0}, id="both", timeout_s=20).id == "both"
 
 
 def test_a_subscription_drops_repeats_and_picks_pipeline_and_type(plant, client, rain):

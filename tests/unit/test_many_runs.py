@@ -411,7 +411,7 @@ def refused(plant, **more):
     run = plant.ask("f", **more)
     (failed,) = [e for e in plant.heard("training-runs") if isinstance(e, TrainingFailed)]
     assert (failed.run, failed.offset) == (run, None)
-    assert plant.heard("training-runs")[-1] == RunEnded(pipeline="rain", run=run, reason=failed.reason)
+    assert plant.heard("training-runs")[-1] == RunEnded(pipeline="rain", run=run, reason=failed.reason, failed=True)
     plant.learned(2)
     assert digests(plant, plant.champion) == [plant.plain()]
     return failed.reason

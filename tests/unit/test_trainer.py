@@ -561,6 +561,16 @@ def test_lineage_names_the_start_and_the_end_of_a_run(valid_lineage):
     assert {e["job"]["name"] for e in events} == {"rain.trainer"}
 
 
+@pytest.mark.parametrize(
+    "poison", [[failure(A, None)], [failure(A, offset) for offset in range(control.SKIPPED_AT_MOST)]]
+)
+def test_lineage_says_that_a_run_failed(valid_lineage, poison):
+    _, told = decide([released(), requested(), *poison])
+    last = valid_lineage([event for event in told if isinstance(event, LineageRecorded)][-1].run_event)
+    assert last["eventType"] == "FAIL"
+    assert poison[-1].reason in last["run"]["facets"]["headrace"]["reason"]
+
+
 def test_pipelines_do_not_meet():
     other = requested().model_copy(update={"pipeline": "snow"})
     state, told = decide([released(), requested(), released().model_copy(update={"pipeline": "snow"}), other])
