@@ -14,15 +14,15 @@ import psutil
 from common import Line, arguments, broker, in_child, made_up, note, tell
 from stack import Stack, encoded, prepared, publish, wait
 
-from headrace.infra import supervisor
+from headrace.infra import processes
 from headrace.services import SERVICES
 
 
 def up(made: Stack) -> float:
     """Seconds until every service is ready."""
     began = time.perf_counter()
-    supervisor.up(made.home)
-    missing = supervisor.wait_ready(made.home, tuple(SERVICES), 120)
+    processes.up(made.home)
+    missing = processes.wait_ready(made.home, tuple(SERVICES), 120)
     if missing:
         raise RuntimeError(f"{', '.join(missing)} did not start; see {made.home}/logs")
     return time.perf_counter() - began
@@ -55,7 +55,7 @@ def main() -> None:
                 seconds.append(up(made))
                 note(f"up {number + 1} of {asked.rounds}: {seconds[-1]:.1f} s")
                 if number + 1 < asked.rounds:
-                    supervisor.down(made.home)
+                    processes.down(made.home)
             empty = memory_mb(made)
             made.release()
             in_child(publish, address, made.topic("<p>.data-arrived"), encoded(made_up(asked.rows), 500, "l"))
@@ -66,7 +66,7 @@ def main() -> None:
                 idle.append(idle_cpu(made, asked.seconds))
                 note(f"idle {number + 1} of {asked.rounds}: {sum(idle[-1].values()):.2f} %")
         finally:
-            supervisor.down(made.home)
+            processes.down(made.home)
     tell("What the services weigh", report(seconds, empty, served, idle, asked.rows), asked.json)
 
 

@@ -133,9 +133,9 @@ def main() -> None:
         prepare(made, asked.rows, address)
         ends = {name: made.end(f"<p>.{name}") for name in
                 ("data-arrived", "data-validated", "predictions", "labelled-examples")}  # fmt: skip
-        from headrace.infra import supervisor
+        from headrace.infra import processes
 
-        supervisor.down(made.home)  # what is measured shares the machine with the broker alone
+        processes.down(made.home)  # what is measured shares the machine with the broker alone
         task = partial(Task, namespace=made.namespace, artifacts=made.settings.artifact_url)
         note(f"topics hold {ends}")
 

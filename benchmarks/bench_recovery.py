@@ -21,7 +21,7 @@ import psutil
 from common import Child, Line, arguments, broker, made_up, note, quantile, tell
 from stack import Encoded, Stack, encoded, stack, wait
 
-from headrace.infra import local_broker, supervisor
+from headrace.infra import local_broker, processes
 from headrace.infra.bus import TopicSpec
 from headrace.infra.kafka_bus import KafkaBus
 from headrace.infra.service import tidy_memory
@@ -94,14 +94,14 @@ def batch_of(number: int, rows: int) -> list[Encoded]:
 
 def standing(made: Stack, service: str) -> tuple[int, int]:
     """A service's process and how far it is: the sum of its offsets, or the ticks it gave."""
-    pid = int(str((supervisor.read_run_file(made.home, service) or {}).get("pid") or 0))
+    pid = int(str((processes.read_run_file(made.home, service) or {}).get("pid") or 0))
     numbers = [part for told in made.health(service) for part in told.values() if isinstance(part, dict)]
     return pid, sum(int(part.get("offset", part.get("ticks", 0))) for part in numbers)
 
 
 def recovery(made: Stack, stream: Stream, service: str) -> float:
     """Seconds from the kill of a service to its next output."""
-    killed = int(str(supervisor.states(made.home)[service]["pid"]))
+    killed = int(str(processes.states(made.home)[service]["pid"]))
     stood = 0 if service in OUTPUT else 1 if service == "scheduler" else standing(made, service)[1]
     began = time.monotonic()
     os.kill(killed, signal.SIGKILL)
@@ -170,7 +170,7 @@ def outage(made: Stack, stream: Stream) -> float:
 
 def settle(made: Stack, stream: Stream) -> None:
     """All services are ready and every output grows again."""
-    wait(lambda: all(state["ready"] and state["alive"] for state in supervisor.states(made.home).values()), "all ready")
+    wait(lambda: all(state["ready"] and state["alive"] for state in processes.states(made.home).values()), "all ready")
     now = time.monotonic()
     wait(lambda: all(stream.grew[name] > now for name in OUTPUT), "all outputs")
 

@@ -20,7 +20,7 @@ from bench_loop import Task, prepare, serve
 from common import Cost, Line, arguments, broker, in_child, median, note, ratio, tell
 from stack import stack
 
-from headrace.infra import supervisor
+from headrace.infra import processes
 
 FOLDER = Path(__file__).parent / "side_by_side"
 FIRST, LAST, LAST_OF_SLOW = 4_000, 20_000, 10_000
@@ -71,7 +71,7 @@ def main() -> None:
     skipped: dict[str, str] = {}
     with stack() as made:
         prepare(made, LAST + 15_000, address)
-        supervisor.down(made.home)
+        processes.down(made.home)
         topic = made.topic("<p>.labelled-examples")
         task = Task("trainer", made.namespace, made.settings.artifact_url, FIRST, LAST)
         ways = {name: partial(program, name, topic) for name in PROGRAMS}

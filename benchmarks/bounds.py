@@ -22,7 +22,7 @@ import psutil
 from common import COLUMNS, WEIGHTS
 from stack import Stack, stack, wait
 
-from headrace.infra import supervisor
+from headrace.infra import processes
 from headrace.infra.release import release_file
 from headrace.services import FOLDS, SERVICES
 
@@ -122,7 +122,7 @@ class Watch:
     def sample(self, sent: int) -> Sample:
         home = self._made.home
         found: Sample = {"s": time.monotonic() - self._began, "sent": sent}
-        for name, state in supervisor.states(home).items():
+        for name, state in processes.states(home).items():
             self.restarts = max(self.restarts, int(str(state.get("restarts", 0))))
             with contextlib.suppress(psutil.Error):
                 found[f"rss {name}"] = psutil.Process(int(str(state["pid"]))).memory_info().rss / 1e6

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 from common import COLUMNS, Row, broker
 
-from headrace.infra import create_topics, supervisor
+from headrace.infra import create_topics, processes
 from headrace.infra.bus import Bus
 from headrace.infra.kafka_bus import KafkaBus
 from headrace.infra.local_broker import free_port
@@ -89,8 +89,8 @@ class Stack:
 
     def processes(self) -> dict[str, psutil.Process]:
         """The supervisors and services by name."""
-        found = {name: psutil.Process(int(str(state["pid"]))) for name, state in supervisor.states(self.home).items()}
-        noted = supervisor.read_run_file(self.home, "supervisor") or {}
+        found = {name: psutil.Process(int(str(state["pid"]))) for name, state in processes.states(self.home).items()}
+        noted = processes.read_run_file(self.home, "supervisor") or {}
         top = psutil.Process(int(str(noted["pid"])))
         known = {one.pid for one in found.values()}
         others = [one for one in top.children(recursive=True) if one.pid not in known]
@@ -107,7 +107,7 @@ class Stack:
 
     def health(self, service: str) -> list[Any]:
         """The counts of a service's parts."""
-        url = str((supervisor.read_run_file(self.home, service) or {})["health"])
+        url = str((processes.read_run_file(self.home, service) or {})["health"])
         with urllib.request.urlopen(url, timeout=10) as answer:
             parts: list[Any] = json.load(answer)["parts"]
         return parts
@@ -119,14 +119,14 @@ def stack(
 ) -> Iterator[Stack]:
     """Services that are up; stopped, and their topics deleted, at the end. `settings` are more HEADRACE_… variables."""
     with prepared(**settings) as made:
-        supervisor.up(made.home, services)
+        processes.up(made.home, services)
         try:
-            missing = supervisor.wait_ready(made.home, services, 120)
+            missing = processes.wait_ready(made.home, services, 120)
             if missing:
                 raise RuntimeError(f"{', '.join(missing)} did not start; see {made.home}/logs")
             yield made
         finally:
-            supervisor.down(made.home)
+            processes.down(made.home)
 
 
 @contextlib.contextmanager

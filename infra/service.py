@@ -113,9 +113,9 @@ def run_service(name: str, build: Build) -> None:
     from headrace.infra.bus import BusError
     from headrace.infra.health import HealthServer
     from headrace.infra.logs import configure_logs
+    from headrace.infra.processes import DRAIN, REFUSED, write_run_file
     from headrace.infra.settings import SettingsError
     from headrace.infra.store import StateRefused
-    from headrace.infra.supervisor import DRAIN, REFUSED, write_run_file
     from headrace.infra.worker import StepFailed
 
     stop = Stop()

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import side
 
-from headrace.infra import supervisor
+from headrace.infra import processes
 from headrace.reproduce.log import find
 from headrace.reproduce.model import reproduce
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
@@ -153,7 +153,7 @@ def account(story, stack, began, repeats):
     """What a test did and saw, in numbers."""
     told = story.events(object)
     verdicts = Counter((e.stage, e.verdict) for e in told if isinstance(e, ModelValidated))
-    restarts = sum(int(state.get("restarts", 0)) for state in supervisor.states(stack.home).values())
+    restarts = sum(int(state.get("restarts", 0)) for state in processes.states(stack.home).values())
     return {
         "rows": story.rows, "kills": story.killed.total(), "restarts": restarts,
         "by_service": dict(story.killed), "repeats_dropped": repeats,

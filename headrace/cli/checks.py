@@ -161,10 +161,10 @@ def topics() -> Iterator[Result]:
 
 def services() -> Iterator[Result]:
     """Which services of this folder run."""
-    from headrace.infra import supervisor
+    from headrace.infra import processes
 
     home = connect.settings().home
-    states = supervisor.states(home)
+    states = processes.states(home)
     down = [name for name, state in states.items() if not state["alive"]]
     if len(down) == len(states):
         yield Result("note", "no services of this folder run (they may run elsewhere)", "headrace up")

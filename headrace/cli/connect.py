@@ -24,12 +24,12 @@ def store() -> Settings:
 
     Raises StoreUnreachable where it is down while other services of the folder run: at its port may be another's.
     """
-    from headrace.infra import supervisor
+    from headrace.infra import processes
     from headrace.infra.query_client import StoreUnreachable
 
     found = settings()
-    recorder = supervisor.states(found.home)["recorder"]
-    if supervisor.is_running(found.home) and recorder.get("pid") is not None and not recorder["alive"]:
+    recorder = processes.states(found.home)["recorder"]
+    if processes.is_running(found.home) and recorder.get("pid") is not None and not recorder["alive"]:
         raise StoreUnreachable(f"this folder's recorder does not run; {found.home}/logs/recorder.log says why")
     return found
 

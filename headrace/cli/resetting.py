@@ -30,11 +30,11 @@ def reset(
     or where the log lost its start or its tail. It asks first, and says what the new state will not know.
     """
     from headrace.cli.starting import state_folder
-    from headrace.infra import supervisor
+    from headrace.infra import processes
     from headrace.infra.reset import again, forget
 
     settings = connect.settings()
-    if any(state["alive"] for state in supervisor.states(settings.home).values()):
+    if any(state["alive"] for state in processes.states(settings.home).values()):
         raise Refused("services of this folder run; their state cannot be taken away under them", "headrace down")
     folder = state_folder(settings, what)
     is_of_folds = folder.is_relative_to(settings.state_dir)

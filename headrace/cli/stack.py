@@ -35,7 +35,7 @@ def up(
     The broker: KAFKA_BOOTSTRAP_SERVERS, else Docker, else Kafka's own jars. State and logs go to .headrace/.
     """
     from headrace.cli.starting import wait_for_drain, wait_for_services
-    from headrace.infra import supervisor
+    from headrace.infra import processes
     from headrace.infra.local_broker import ensure_broker
     from headrace.infra.subscription import listens
     from headrace.services import SERVICES
@@ -46,21 +46,21 @@ def up(
     is_there = None if settings.security_protocol == "PLAINTEXT" else listens
     os.environ[BROKER] = address = ensure_broker(settings.home, output.note, named, is_there)
     if drain:
-        if supervisor.is_running(settings.home):
+        if processes.is_running(settings.home):
             raise Refused("services of this folder run", "headrace down leaves their state cleanly too")
-        supervisor.up(settings.home, supervisor.WITH_STATE, drain=True)
-        wait_for_drain(settings.home, supervisor.WITH_STATE, timeout_s)
+        processes.up(settings.home, processes.WITH_STATE, drain=True)
+        wait_for_drain(settings.home, processes.WITH_STATE, timeout_s)
         if as_json:
-            output.print_json({"broker": address, "drained": supervisor.WITH_STATE})
+            output.print_json({"broker": address, "drained": processes.WITH_STATE})
         else:
             output.say("Every fold is at the end of its log and its state was left cleanly. Next: headrace up")
         return
     prepare_topics()
-    supervisor.up(settings.home)
+    processes.up(settings.home)
     wait_for_services(settings.home, tuple(SERVICES), timeout_s)
     seconds = time.monotonic() - began
     if as_json:
-        output.print_json({"broker": address, "services": supervisor.states(settings.home), "seconds": seconds})
+        output.print_json({"broker": address, "services": processes.states(settings.home), "seconds": seconds})
         return
     output.say(
         f"{len(SERVICES)} services are up after {seconds:.1f} s; the broker is {address}; logs are in "
@@ -75,11 +75,11 @@ def down(
     as_json: Json = False,
 ) -> None:
     """Stop the services of this folder, and the broker that `up` started. Nothing is deleted: `up` goes on."""
-    from headrace.infra import supervisor
+    from headrace.infra import processes
     from headrace.infra.local_broker import stop_local_broker
 
     home = connect.settings().home
-    services = supervisor.down(home)
+    services = processes.down(home)
     broker = False if keep_broker else stop_local_broker(home)
     if as_json:
         output.print_json({"services_stopped": services, "broker_stopped": broker})
@@ -92,11 +92,11 @@ def down(
 def status(name: AnyName = None, as_json: Json = False) -> None:
     """Show services, pipelines, how far the first model is and why, the last verdict, scores, the newest alert, lag."""
     from headrace.cli import facts, lag
-    from headrace.infra import supervisor
+    from headrace.infra import processes
     from headrace.infra.client_errors import check_released
 
     settings = connect.settings()
-    report: dict[str, Any] = {"services": supervisor.states(settings.home), "pipelines": [], "lag": {}}
+    report: dict[str, Any] = {"services": processes.states(settings.home), "pipelines": [], "lag": {}}
     try:
         with connect.client() as client:
             report["broker"] = client.address

@@ -19,11 +19,11 @@ SLICE_S = 0.5
 
 def wait_for_services(home: Path, services: tuple[str, ...], timeout_s: float) -> None:
     """Wait until every service is ready. Raises HeadraceError with the reason of the first that is not."""
-    from headrace.infra import supervisor
+    from headrace.infra import processes
 
     deadline = time.monotonic() + timeout_s
-    while missing := supervisor.wait_ready(home, services, min(SLICE_S, timeout_s)):
-        states = supervisor.states(home)
+    while missing := processes.wait_ready(home, services, min(SLICE_S, timeout_s)):
+        states = processes.states(home)
         refused = [name for name in missing if states[name].get("refused")]
         hopeless = [name for name in missing if int(str(states[name].get("restarts") or 0)) >= RESTARTS]
         for name in refused:
@@ -79,18 +79,18 @@ def state_folder(settings: Settings, what: str) -> Path:
 
 def wait_for_drain(home: Path, services: tuple[str, ...], timeout_s: float) -> None:
     """Wait until every service has folded what there was and ended. Raises HeadraceError with the reason."""
-    from headrace.infra import supervisor
+    from headrace.infra import processes
 
     deadline = time.monotonic() + timeout_s
-    while supervisor.is_running(home):
+    while processes.is_running(home):
         if time.monotonic() > deadline:
-            alive = [name for name, state in supervisor.states(home).items() if state["alive"]]
+            alive = [name for name, state in processes.states(home).items() if state["alive"]]
             raise HeadraceError(
                 f"{', '.join(alive)} did not come to the end of the log within {timeout_s:g} s",
                 "it goes on in the background: headrace status; or headrace down, then with a larger --timeout",
             )
         time.sleep(0.1)
     for name in services:
-        if supervisor.states(home)[name].get("refused"):
+        if processes.states(home)[name].get("refused"):
             reason, log = last_words(home, name)
             raise Refused(f"{name} refused to start: {reason}", f"{log} says more")

@@ -88,7 +88,7 @@ def run(choices: Choices, say: Any) -> dict[str, Any]:
     from headrace.cli.starting import wait_for_services
     from headrace.demo.live import watch_live
     from headrace.demo.report import make_report
-    from headrace.infra import supervisor
+    from headrace.infra import processes
     from headrace.infra.kafka_bus import KafkaBus
     from headrace.infra.local_broker import ensure_broker, running, stop_local_broker
     from headrace.infra.settings import Settings
@@ -97,7 +97,7 @@ def run(choices: Choices, say: Any) -> dict[str, Any]:
     began = time.monotonic()
     home = choices.home.resolve()
     with contextlib.suppress(OSError):
-        supervisor.down(home)
+        processes.down(home)
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     had_broker = bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS")) or running(home.parent) is not None
@@ -110,7 +110,7 @@ def run(choices: Choices, say: Any) -> dict[str, Any]:
         f"[dim]Starting {len(SERVICES)} services (topics begin with {namespace!r}; state and logs in {choices.home})[/]"
     )
     prepare_topics(bus, namespace)
-    supervisor.up(home)
+    processes.up(home)
     try:
         wait_for_services(home, tuple(SERVICES), SERVICES_START_S)
         say.print(f"[dim]Services are up after {time.monotonic() - began:.1f} s[/]")
@@ -124,7 +124,7 @@ def run(choices: Choices, say: Any) -> dict[str, Any]:
     finally:
         if not choices.keep:
             say.print("[dim]Stopping the services[/]")
-            supervisor.down(home)
+            processes.down(home)
         bus.close()
         if not had_broker and not choices.keep:
             stop_local_broker(home.parent)

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient
 
-from headrace.infra import create_topics, local_broker, supervisor
+from headrace.infra import create_topics, local_broker, processes
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.follow import Follower
 from headrace.infra.kafka_bus import KafkaBus
@@ -75,7 +75,7 @@ class Stack:
         }
 
     def pid(self, service: str) -> int:
-        return int(supervisor.states(self.home)[service]["pid"] or 0)
+        return int(processes.states(self.home)[service]["pid"] or 0)
 
     def kill(self, service: str, number: int = signal.SIGKILL) -> bool:
         pid = self.pid(service)
@@ -90,7 +90,7 @@ class Stack:
     def health(self) -> dict[str, str]:
         """What each service says of itself, or why it says nothing."""
         found = {}
-        for name, state in supervisor.states(self.home).items():
+        for name, state in processes.states(self.home).items():
             try:
                 with urllib.request.urlopen(str(state["health"]), timeout=5) as answer:
                     found[name] = answer.read().decode()
@@ -153,12 +153,12 @@ def running(address, namespace, home, monkeypatch, services=tuple(SERVICES)):
     monkeypatch.chdir(home)
     bus = KafkaBus(address)
     create_topics.create(bus, namespace)
-    supervisor.up(home, services)
+    processes.up(home, services)
     try:
-        missing = supervisor.wait_ready(home, services, 60)
+        missing = processes.wait_ready(home, services, 60)
         made = Stack(home, namespace, Settings(), bus)
         assert not missing, "\n".join(f"{name}: {made.log(name)}" for name in missing)
         yield made
     finally:
-        supervisor.down(home)
+        processes.down(home)
         bus.close()

@@ -17,7 +17,7 @@ import rain
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from headrace.infra import local_broker, supervisor
+from headrace.infra import local_broker, processes
 from headrace.services import FOLDS, SERVICES
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
@@ -193,7 +193,7 @@ def lag(stack, groups):
 
 def report(rows, chaos, watch, repeats, stack):
     recovered = [s for name, at in chaos.when if name in OUTPUT and (s := watch.recovery_s(name, at)) is not None]
-    restarts = sum(int(state["restarts"]) for state in supervisor.states(stack.home).values())
+    restarts = sum(int(state["restarts"]) for state in processes.states(stack.home).values())
     told = {
         "rows": rows, "kills": chaos.killed.total(), "restarts": restarts, "by_service": dict(chaos.killed),
         "incidents": dict(chaos.incidents), "repeats_dropped": repeats,

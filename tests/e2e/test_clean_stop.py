@@ -8,7 +8,7 @@ import urllib.request
 import pytest
 import rain
 
-from headrace.infra import supervisor
+from headrace.infra import processes
 from headrace.services import SERVICES
 
 ROWS_A_SECOND, BURST = 300, 15_000
@@ -47,7 +47,7 @@ class Load:
 
 
 def state(stack, service):
-    return supervisor.states(stack.home)[service]
+    return processes.states(stack.home)[service]
 
 
 def everything_is_there_once(stack, rows, until):
@@ -96,7 +96,7 @@ def one_stops(stack, load, service):
     assert stack.kill(service, signal.SIGTERM)
     ended = load.until(
         lambda: (now := state(stack, service))["pid"] != pid and now,
-        limit_s=supervisor.STOP_S,
+        limit_s=processes.STOP_S,
         says=f"the end of {service}",
     )
     assert ended["exit_code"] == 0, (service, ended, stack.log(service))
@@ -105,10 +105,10 @@ def one_stops(stack, load, service):
 
 def all_stop(stack, load):
     """`headrace down` in the middle of a burst, then `headrace up`."""
-    load.until(lambda: not supervisor.wait_ready(stack.home, tuple(SERVICES), 0), says="all services are ready")
+    load.until(lambda: not processes.wait_ready(stack.home, tuple(SERVICES), 0), says="all services are ready")
     load.burst()
-    assert supervisor.down(stack.home)
+    assert processes.down(stack.home)
     codes = {name: state(stack, name)["exit_code"] for name in SERVICES}
     assert set(codes.values()) == {0}, codes
     assert len(rain.joined(stack)) < load.rows, "nothing was left to do: that was no stop in the middle of work"
-    supervisor.up(stack.home)
+    processes.up(stack.home)

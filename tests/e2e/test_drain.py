@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headrace.infra import supervisor
+from headrace.infra import processes
 from headrace.infra.store import StateLocked, Store, lock_folder
 from headrace.schemas.stream import ExampleArrived, ExampleLabelled, LabelArrived
 from headrace.services import FOLDS, SERVICES
@@ -53,11 +53,11 @@ def joined(stack):
 
 def kill_all(stack, until):
     """The machine loses its power: the supervisor and all that it started are gone at once."""
-    noted = supervisor.read_run_file(stack.home, "supervisor")
+    noted = processes.read_run_file(stack.home, "supervisor")
     with contextlib.suppress(ProcessLookupError):
         os.killpg(noted["pid"], signal.SIGKILL)
-    until(lambda: not supervisor.is_running(stack.home))
-    until(lambda: not any(state["alive"] for state in supervisor.states(stack.home).values()))
+    until(lambda: not processes.is_running(stack.home))
+    until(lambda: not any(state["alive"] for state in processes.states(stack.home).values()))
     for service in SERVICES:  # a process is gone for its parent a moment before its last thread let its files go
         if (folder := stack.home / "state" / "e2e" / service).exists():
             until(lambda folder=folder: is_free(folder))
@@ -103,7 +103,7 @@ def test_a_stack_that_was_killed_is_drained_and_one_that_lost_its_state_goes_on(
     assert not all(left(stack).values())
 
     assert set(up(stack, "--drain")["drained"]) == {fold.service for fold in FOLDS}
-    assert not supervisor.is_running(stack.home)
+    assert not processes.is_running(stack.home)
     clean = left(stack)
     assert {fold for fold, _ in clean} >= {"validator-core", "predictor-core", "joiner-core", "sequencer-core"}
     assert all(clean.values()), clean
@@ -111,7 +111,7 @@ def test_a_stack_that_was_killed_is_drained_and_one_that_lost_its_state_goes_on(
     up(stack)
     publish(stack, ROWS, 100)
     until(lambda: len(joined(stack)) >= ROWS + 100, limit_s=90, says="every row joined")
-    assert supervisor.down(stack.home)
+    assert processes.down(stack.home)
     shutil.rmtree(stack.home / "state")
 
     up(stack)

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.cli import app
-from headrace.infra import supervisor
+from headrace.infra import processes
 from headrace.schemas.control import DriftDetected
 from headrace.schemas.stream import ExampleArrived, ExampleLabelled, LabelArrived, PredictionMade
 
@@ -67,7 +67,7 @@ def killed(stack, until):
     before = stack.pid("monitor")
     stack.kill("monitor", signal.SIGKILL)
     until(lambda: stack.pid("monitor") not in (0, before), says="another monitor")
-    assert not supervisor.wait_ready(stack.home, ("monitor",), 30)
+    assert not processes.wait_ready(stack.home, ("monitor",), 30)
 
 
 @pytest.mark.kafka

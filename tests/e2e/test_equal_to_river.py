@@ -9,7 +9,7 @@ from river import evaluate, linear_model, metrics, preprocessing
 
 from headrace import model_bytes
 from headrace.demo.stories import rainfall_rows
-from headrace.infra import supervisor
+from headrace.infra import processes
 from headrace.infra.follow import Follower
 from headrace.schemas.stream import ExampleArrived, ExampleLabelled, LabelArrived, PredictionMade
 
@@ -42,7 +42,7 @@ def test_three_hundred_served_predictions_are_rivers(stack, until):
     rows = list(rainfall_rows(ROWS))
     source = SOURCE.format(columns="\n    ".join(f"{name}: float" for name in rows[0][0])).encode()
     stack.release(source, "rain")
-    health = supervisor.states(stack.home)["predictor"]["health"]
+    health = processes.states(stack.home)["predictor"]["health"]
 
     def serves(learned_to):
         with urllib.request.urlopen(str(health), timeout=5) as answer:

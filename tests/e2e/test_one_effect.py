@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import rain
 
-from headrace.infra import supervisor
+from headrace.infra import processes
 from headrace.schemas.codec import TYPE_OF, encode, headers_of
 from headrace.schemas.control import ModelUpdated, RequestRefused, RunStarted, TrainingAsked, TrainingRequested
 from headrace.schemas.stream import ExampleArrived, LabelArrived, Tick
@@ -51,7 +51,7 @@ def leader(homes):
 
 def health(home, service):
     try:
-        with urllib.request.urlopen(str(supervisor.states(home)[service]["health"]), timeout=2) as answer:
+        with urllib.request.urlopen(str(processes.states(home)[service]["health"]), timeout=2) as answer:
             return answer.read().decode()
     except (OSError, KeyError):
         return ""
@@ -65,7 +65,7 @@ def holder(homes):
 
 @contextmanager
 def frozen(home, service):
-    pid = int(supervisor.states(home)[service]["pid"])
+    pid = int(processes.states(home)[service]["pid"])
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -81,12 +81,12 @@ def second(monkeypatch, tmp_path_factory):
     def start():
         monkeypatch.setenv("HEADRACE_HOME", str(home))
         monkeypatch.setenv("HEADRACE_INSTANCE", "two")
-        supervisor.up(home, OTHER)
-        assert supervisor.wait_ready(home, OTHER, 60) == []
+        processes.up(home, OTHER)
+        assert processes.wait_ready(home, OTHER, 60) == []
         return home
 
     yield start
-    supervisor.down(home)
+    processes.down(home)
 
 
 @pytest.mark.kafka

@@ -16,7 +16,7 @@ from river import compose, linear_model, preprocessing
 
 from headrace import Client, model_bytes
 from headrace.errors import InvalidInput
-from headrace.infra import kafka_jars, supervisor
+from headrace.infra import kafka_jars, processes
 from headrace.schemas.control import WindowValidated
 from headrace.schemas.stream import ExampleArrived, ExampleLabelled, LabelArrived, PredictionMade
 from headrace.services import FOLDS
@@ -137,7 +137,7 @@ def test_poison_from_every_producer_changes_no_model_and_stops_no_service(stack,
     for topic in READ:
         letters = until(lambda topic=topic: dead_letters(stack, topic, places[topic]), says=f"dead letters of {topic}")
         assert all(letter["reason"] and letter["topic"] == stack.topic(topic, "rain") for letter in letters)
-    assert {name: state["restarts"] for name, state in supervisor.states(stack.home).items() if state["restarts"]} == {}
+    assert {name: state["restarts"] for name, state in processes.states(stack.home).items() if state["restarts"]} == {}
 
 
 def refused_by_sdk(stack):

@@ -12,7 +12,7 @@ import rain
 from river import linear_model, preprocessing
 
 from headrace import model_bytes
-from headrace.infra import supervisor
+from headrace.infra import processes
 
 MOVED = ("validator", "predictor", "joiner")
 ROWS_A_SECOND = 200
@@ -56,13 +56,13 @@ def further(stack, monkeypatch, tmp_path_factory):
         monkeypatch.setenv("HEADRACE_HOME", str(home))
         monkeypatch.setenv("HEADRACE_INSTANCE", instance)
         monkeypatch.setenv("HEADRACE_ARTIFACT_URL", stack.settings.artifact_url)
-        supervisor.up(home, MOVED)
-        assert supervisor.wait_ready(home, MOVED, 60) == []
+        processes.up(home, MOVED)
+        assert processes.wait_ready(home, MOVED, 60) == []
         return home
 
     yield start
     for home in homes:
-        supervisor.down(home)
+        processes.down(home)
 
 
 @pytest.mark.kafka
@@ -76,7 +76,7 @@ def test_rows_are_joined_and_learned_once_while_workers_come_and_go(stack, furth
     until(lambda: shares(homes) == [[1, 1, 1]] * 3, limit_s=90, says="a partition of each fold for each of three")
     grows(stack, until, "rows joined by three workers")
 
-    supervisor.down(homes.pop())
+    processes.down(homes.pop())
     until(lambda: sorted(map(sum, zip(*shares(homes), strict=True))) == [3, 3, 3], limit_s=90, says="two have all")
     grows(stack, until, "rows joined by two workers")
 
@@ -109,7 +109,7 @@ def shares(homes):
 def places(home, service):
     """The partitions that a service's fold has, as /health says; none where it does not answer yet."""
     try:
-        with urllib.request.urlopen(str(supervisor.states(home)[service]["health"]), timeout=2) as answer:
+        with urllib.request.urlopen(str(processes.states(home)[service]["health"]), timeout=2) as answer:
             return list(json.load(answer)["parts"][0])
     except (OSError, KeyError):
         return []

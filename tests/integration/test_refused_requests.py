@@ -1,4 +1,4 @@
-"""On genuine Kafka: a request that its broker refuses while the next one is on its way. Nothing is lost, in order."""
+"""On genuine Kafka: a request that its broker refuses while the next one is at hand. Nothing is lost, all in order."""
 
 import socket
 import struct
@@ -8,25 +8,28 @@ from select import select
 
 import pytest
 
+from headrace import Client
 from headrace.infra import local_broker
 from headrace.infra.bus import TopicSpec
 from headrace.infra.kafka_bus import KafkaBus
 
 pytestmark = pytest.mark.kafka
 PRODUCE, NOT_LEADER = 0, 6
-COMPANY_S = 0.5  # how long the refusal of the first request waits for a second one behind it
-TOPIC = "fresh"
+COMPANY_S = 0.5  # how long a refusal waits for a second request behind the first
 
 
 class Between:
-    """Between clients and a broker: answers the first produce request itself, as a broker that is not yet leader."""
+    """Between clients and a broker: answers one produce request itself, as a broker that is not yet leader would."""
 
     def __init__(self, broker_port):
-        self._broker_port, self._refused = broker_port, threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.holds, self.had_company = threading.Event(), False
+        self._broker_port, self._listener = broker_port, socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._topic, self.holds = "", threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def refuse_next(self, topic):
+        self._topic = topic
+        self.holds.clear()
 
     def close(self):
         self._listener.close()
@@ -46,11 +49,12 @@ class Between:
             while size := incoming.read(4):
                 request = incoming.read(struct.unpack(">i", size)[0])
                 key, version, correlation = struct.unpack(">hhi", request[:8])
-                if key == PRODUCE and self._refused.acquire(blocking=False):
+                if key == PRODUCE and self._topic:
                     assert 9 <= version <= 12, f"the answer below is not of version {version}"
+                    topic, self._topic = self._topic, ""
                     self.holds.set()
-                    self.had_company = bool(select([client], [], [], COMPANY_S)[0])
-                    client.sendall(refusal(correlation))
+                    select([client], [], [], COMPANY_S)
+                    client.sendall(refusal(correlation, topic.encode()))
                 else:
                     broker.sendall(size + request)
 
@@ -63,37 +67,53 @@ class Between:
             return
 
 
-def refusal(correlation):
+def refusal(correlation, topic):
     """A produce response (version 9 on) that says of partition 0 that another broker leads it."""
-    name, none, no_tags = TOPIC.encode(), b"\x00", b"\x00"
+    none = no_tags = b"\x00"
     partition = struct.pack(">ihqqq", 0, NOT_LEADER, -1, -1, -1) + b"\x01" + none + no_tags
-    body = b"\x02" + bytes([len(name) + 1]) + name + b"\x02" + partition + no_tags + struct.pack(">i", 0) + no_tags
+    body = b"\x02" + bytes([len(topic) + 1]) + topic + b"\x02" + partition + no_tags + struct.pack(">i", 0) + no_tags
     answer = struct.pack(">i", correlation) + no_tags + body
     return struct.pack(">i", len(answer)) + answer
 
 
-def test_a_first_record_that_is_refused_is_not_taken_for_written_when_the_next_one_is(tmp_path, until):
-    broker_port = local_broker.free_port()
-    with closing(Between(broker_port)) as between:
-        address = f"127.0.0.1:{between.port}"
-        settings = {"advertised.listeners": f"PLAINTEXT://{address}"}
-        local_broker.start(tmp_path, broker_port, settings=settings)
-        try:
-            bus = KafkaBus(address)
-            bus.create_topics([TopicSpec(TOPIC, 1, {})])
-            producer = bus.producer("test")
-            producer.produce(TOPIC, 0, None, b"first", [], 0)
-            producer.push()
-            assert between.holds.wait(20)
-            producer.produce(TOPIC, 0, None, b"second", [], 0)
-            producer.flush()
-            producer.close()
-            reader = bus.reader()
-            reader.assign({(TOPIC, 0): 0})
-            read = []
-            end = bus.offsets((TOPIC, 0))[1]
-            until(lambda: read.extend(m.value() for m in reader.poll(10, 0.1)) or len(read) == end)
-            reader.close()
-            assert read == [b"first", b"second"]
-        finally:
-            local_broker.stop_local_broker(tmp_path)
+@pytest.fixture(scope="module")
+def between(tmp_path_factory):
+    folder, port = tmp_path_factory.mktemp("between"), local_broker.free_port()
+    with closing(Between(port)) as made:
+        local_broker.start(folder, port, settings={"advertised.listeners": f"PLAINTEXT://{made.address}"})
+        yield made
+        local_broker.stop_local_broker(folder)
+
+
+def is_told_in_order(between, topic, until, send, flush):
+    """A first record that is refused while a second one would be at hand: both stand in the topic."""
+    bus = KafkaBus(between.address)
+    bus.create_topics([TopicSpec(topic, 1, {})])
+    between.refuse_next(topic)
+    send(b"first")
+    assert between.holds.wait(20)
+    send(b"second")
+    flush()
+    reader, read, end = bus.reader(), [], bus.offsets((topic, 0))[1]
+    reader.assign({(topic, 0): 0})
+    until(lambda: read.extend(m.value() for m in reader.poll(10, 0.1)) or len(read) == end)
+    reader.close()
+    bus.close()
+    assert read == [b"first", b"second"]
+
+
+def test_what_a_service_wrote_first_is_not_taken_for_written_as_the_next_is(between, until):
+    producer = KafkaBus(between.address).producer("test")
+
+    def send(value):
+        producer.produce("service", 0, None, value, [], 0)
+        producer.push()
+
+    is_told_in_order(between, "service", until, send, producer.flush)
+    producer.close()
+
+
+def test_what_a_user_published_first_is_not_taken_for_written_as_the_next_is(between, until):
+    with Client(between.address) as client:
+        producer = client._producer
+        is_told_in_order(between, "user", until, lambda value: producer.send("user", value), producer.flush)

@@ -17,8 +17,8 @@ from headrace.cli.starting import last_words, wait_for_services
 from headrace.contract import InvalidDefinition
 from headrace.errors import HeadraceError, Refused, TopicsWrong, Unreachable
 from headrace.infra.bus import TopicMissing, Unavailable
+from headrace.infra.processes import write_run_file
 from headrace.infra.settings import SettingsError
-from headrace.infra.supervisor import write_run_file
 
 NOBODY = "127.0.0.1:1"
 

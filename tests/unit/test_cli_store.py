@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.cli import checks, connect
-from headrace.infra import query_client, supervisor
+from headrace.infra import processes, query_client
 from headrace.infra.query_client import Answer, StoreUnreachable
 
 STATES = {"validator": {"alive": True, "pid": 7}, "recorder": {"alive": True, "pid": 8}}
@@ -15,8 +15,8 @@ def runs(monkeypatch, tmp_path):
 
     def say(**recorder):
         states = STATES | {"recorder": STATES["recorder"] | recorder}
-        monkeypatch.setattr(supervisor, "states", lambda home: states)
-        monkeypatch.setattr(supervisor, "is_running", lambda home: True)
+        monkeypatch.setattr(processes, "states", lambda home: states)
+        monkeypatch.setattr(processes, "is_running", lambda home: True)
 
     monkeypatch.chdir(tmp_path)
     return say

@@ -28,7 +28,7 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from headrace.infra import local_broker, supervisor
+from headrace.infra import local_broker, processes
 from headrace.infra.acls import PRINCIPALS, Right, rights
 from headrace.infra.follow import Follower
 from headrace.infra.kafka_bus import KafkaBus
@@ -195,7 +195,7 @@ class Secured:
         return "\n".join(f"{path.name}: {path.read_text(errors='replace')[-1_500:]}" for path in logs)
 
     def restarts(self, service: str) -> int:
-        return int(str(supervisor.states(self.folder / "home")[service].get("restarts", 0)))
+        return int(str(processes.states(self.folder / "home")[service].get("restarts", 0)))
 
     def log(self, service: str) -> str:
         return (self.folder / "home" / "logs" / f"{service}.log").read_text(errors="replace")
@@ -217,7 +217,7 @@ class Secured:
             self.give(who, operation, name)
 
     def is_steady(self, service: str) -> bool:
-        now = supervisor.states(self.folder / "home")[service]
+        now = processes.states(self.folder / "home")[service]
         return bool(now["alive"] and now["ready"])
 
     @staticmethod

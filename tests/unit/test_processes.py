@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from headrace.infra import supervisor
+from headrace.infra import processes
 
 
 @pytest.fixture
@@ -17,15 +17,15 @@ def sleeper():
 
 
 def test_a_noted_id_that_is_another_process_by_now_is_no_supervisor_and_is_not_stopped(tmp_path, sleeper):
-    supervisor.write_run_file(tmp_path, "supervisor", {"pid": sleeper.pid})
-    assert not supervisor.is_running(tmp_path)
-    assert supervisor.down(tmp_path) is False
+    processes.write_run_file(tmp_path, "supervisor", {"pid": sleeper.pid})
+    assert not processes.is_running(tmp_path)
+    assert processes.down(tmp_path) is False
     assert sleeper.poll() is None
 
 
 def test_nothing_noted_or_nobody_there_is_no_supervisor(tmp_path):
-    assert supervisor.running_pid(tmp_path) == 0
+    assert processes.running_pid(tmp_path) == 0
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait(10)
-    supervisor.write_run_file(tmp_path, "supervisor", {"pid": gone.pid})
-    assert supervisor.running_pid(tmp_path) == 0
+    processes.write_run_file(tmp_path, "supervisor", {"pid": gone.pid})
+    assert processes.running_pid(tmp_path) == 0
