@@ -128,6 +128,12 @@ def own_stack(own_broker, namespace, tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def stack_at(namespace, tmp_path, monkeypatch):
+    """All services, up, at a broker's address: `with stack_at(address) as stack`."""
+    return lambda address: running(address, namespace, tmp_path, monkeypatch)
+
+
+@pytest.fixture
 def some_services(kafka, namespace, tmp_path, monkeypatch):
     """Only the services named, up: `with some_services("trainer") as stack`; the test plays the others."""
 

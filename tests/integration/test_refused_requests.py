@@ -1,12 +1,11 @@
 """On genuine Kafka: a request that its broker refuses while the next one is at hand. Nothing is lost, all in order."""
 
-import socket
-import struct
 import threading
 from contextlib import closing
 from select import select
 
 import pytest
+from network import PRODUCE, REFUSED, Network
 
 from headrace import Client
 from headrace.infra import local_broker
@@ -14,84 +13,33 @@ from headrace.infra.bus import TopicSpec
 from headrace.infra.kafka_bus import KafkaBus
 
 pytestmark = pytest.mark.kafka
-PRODUCE, NOT_LEADER = 0, 6
 COMPANY_S = 0.5  # how long a refusal waits for a second request behind the first
 
 
-class Between:
-    """Between clients and a broker: answers one produce request itself, as a broker that is not yet leader would."""
-
-    def __init__(self, broker_port):
-        self._broker_port, self._listener = broker_port, socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._topic, self.holds = "", threading.Event()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def refuse_next(self, topic):
-        self._topic = topic
-        self.holds.clear()
-
-    def close(self):
-        self._listener.close()
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            broker = socket.create_connection(("127.0.0.1", self._broker_port))
-            threading.Thread(target=self._requests, args=(client, broker), daemon=True).start()
-            threading.Thread(target=self._answers, args=(broker, client), daemon=True).start()
-
-    def _requests(self, client, broker):
-        with client, broker, client.makefile("rb") as incoming:
-            while size := incoming.read(4):
-                request = incoming.read(struct.unpack(">i", size)[0])
-                key, version, correlation = struct.unpack(">hhi", request[:8])
-                if key == PRODUCE and self._topic:
-                    assert 9 <= version <= 12, f"the answer below is not of version {version}"
-                    topic, self._topic = self._topic, ""
-                    self.holds.set()
-                    select([client], [], [], COMPANY_S)
-                    client.sendall(refusal(correlation, topic.encode()))
-                else:
-                    broker.sendall(size + request)
-
-    @staticmethod
-    def _answers(broker, client):
-        try:
-            while some := broker.recv(65_536):
-                client.sendall(some)
-        except OSError:
-            return
-
-
-def refusal(correlation, topic):
-    """A produce response (version 9 on) that says of partition 0 that another broker leads it."""
-    none = no_tags = b"\x00"
-    partition = struct.pack(">ihqqq", 0, NOT_LEADER, -1, -1, -1) + b"\x01" + none + no_tags
-    body = b"\x02" + bytes([len(topic) + 1]) + topic + b"\x02" + partition + no_tags + struct.pack(">i", 0) + no_tags
-    answer = struct.pack(">i", correlation) + no_tags + body
-    return struct.pack(">i", len(answer)) + answer
-
-
 @pytest.fixture(scope="module")
-def between(tmp_path_factory):
-    folder, port = tmp_path_factory.mktemp("between"), local_broker.free_port()
-    with closing(Between(port)) as made:
-        local_broker.start(folder, port, settings={"advertised.listeners": f"PLAINTEXT://{made.address}"})
+def network(tmp_path_factory):
+    folder, port = tmp_path_factory.mktemp("refused"), local_broker.free_port()
+    with closing(Network(port)) as made:
+        local_broker.start(folder, port, settings=made.settings())
         yield made
         local_broker.stop_local_broker(folder)
 
 
-def is_told_in_order(between, topic, until, send, flush):
+def is_told_in_order(network, topic, until, send, flush):
     """A first record that is refused while a second one would be at hand: both stand in the topic."""
-    bus = KafkaBus(between.address)
+    holds, bus = threading.Event(), KafkaBus(network.address)
+
+    def refuse_first(request):
+        if request.api != PRODUCE or holds.is_set():
+            return None
+        holds.set()
+        select([request.socket], [], [], COMPANY_S)
+        return REFUSED
+
     bus.create_topics([TopicSpec(topic, 1, {})])
-    between.refuse_next(topic)
+    network.fault = refuse_first
     send(b"first")
-    assert between.holds.wait(20)
+    assert holds.wait(20)
     send(b"second")
     flush()
     reader, read, end = bus.reader(), [], bus.offsets((topic, 0))[1]
@@ -102,18 +50,18 @@ def is_told_in_order(between, topic, until, send, flush):
     assert read == [b"first", b"second"]
 
 
-def test_what_a_service_wrote_first_is_not_taken_for_written_as_the_next_is(between, until):
-    producer = KafkaBus(between.address).producer("test")
+def test_what_a_service_wrote_first_is_not_taken_for_written_as_the_next_is(network, until):
+    producer = KafkaBus(network.address).producer("test")
 
     def send(value):
         producer.produce("service", 0, None, value, [], 0)
         producer.push()
 
-    is_told_in_order(between, "service", until, send, producer.flush)
+    is_told_in_order(network, "service", until, send, producer.flush)
     producer.close()
 
 
-def test_what_a_user_published_first_is_not_taken_for_written_as_the_next_is(between, until):
-    with Client(between.address) as client:
+def test_what_a_user_published_first_is_not_taken_for_written_as_the_next_is(network, until):
+    with Client(network.address) as client:
         producer = client._producer
-        is_told_in_order(between, "user", until, lambda value: producer.send("user", value), producer.flush)
+        is_told_in_order(network, "user", until, lambda value: producer.send("user", value), producer.flush)
