@@ -29,12 +29,16 @@ class Lifeline:
         """The client got something from a broker: it is not lost."""
         self._silent_since = time.monotonic()
 
-    def check(self) -> None:
-        """Raise Unavailable where this client reaches no broker and a new one does; blocks only where it may."""
+    def check(self, topic: str | None = None) -> None:
+        """Raise Unavailable where this client reaches no broker and a new one does; blocks only where it may.
+
+        Asks about `topic` where it is named: to be told of all topics takes a broker long where there are many.
+        """
         if time.monotonic() - self._silent_since < SILENT_S:
             return
         # asked again after the new one: the broker may have come back in between
-        if not (_reaches(self._client) or not _reaches(AdminClient(self._config)) or _reaches(self._client)):
+        client = self._client
+        if not (_reaches(client, topic) or not _reaches(AdminClient(self._config)) or _reaches(client, topic)):
             raise Unavailable(
                 f"this client lost every broker and does not look for them (librdkafka issue 5301), though "
                 f"{self._config['bootstrap.servers']} answers; a restart makes a new one, nothing is lost"
@@ -42,9 +46,9 @@ class Lifeline:
         self.heard()
 
 
-def _reaches(client: Any) -> bool:
+def _reaches(client: Any, topic: str | None = None) -> bool:
     try:
-        client.list_topics(timeout=ASK_S)
+        client.list_topics(topic, timeout=ASK_S)
     except KafkaException:
         return False
     return True
