@@ -9,6 +9,7 @@ order of dicts and sets, and which equal strings, numbers or tuples are one obje
 from __future__ import annotations
 
 import copyreg
+import gc
 import hashlib
 import io
 import pickle
@@ -30,8 +31,18 @@ def dumps(model: Any) -> bytes:
 
 
 def loads(data: bytes) -> Any:
-    """The model of a slim pickle. Only for bytes whose authenticity was checked: unpickling runs code."""
-    return pickle.loads(data)
+    """The model of a slim pickle. Only for bytes whose authenticity was checked: unpickling runs code.
+
+    Of a tree it makes tens of thousands of objects and no garbage: the collector, which would look through them and
+    all older ones again and again (5 times as long beside half a million), waits.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return pickle.loads(data)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def digest(model: Any) -> str:

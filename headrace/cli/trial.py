@@ -39,6 +39,7 @@ SLICES_SHOWN = 30
 def run_trial(file: Path, source: Source, given: Roles, label_delay: int, limit: int | None) -> dict[str, Any]:
     """The report as data. Raises what the file, the rows or the release are refused for."""
     from headrace.infra import pipeline_files
+    from headrace.infra.service import tidy_memory
     from headrace.infra.system import CHAIN, System
 
     pipeline = pipeline_files.load_file(file)
@@ -64,6 +65,7 @@ def run_trial(file: Path, source: Source, given: Roles, label_delay: int, limit:
             code = file.read_bytes()
             _, uri = system.artifacts.put_source(code)
             system.release(pipeline, pipeline_files.definition(pipeline, code, uri))
+            tidy_memory()
             task = bar.add_task(f"trying {pipeline.name}", total=min(source.count, limit or source.count))
             counts: Counter[str] = Counter()
             for number, event in itertools.chain([first], stream):
