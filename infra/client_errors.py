@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -61,10 +61,10 @@ def unconnected(error: Exception, said: Iterable[BaseException], settings: Setti
     return Unreachable(f"no broker answers at {address} ({error})", NO_BROKER)
 
 
-def check_released(pipeline: str | None, released: Iterable[str]) -> None:
+def check_released(pipeline: str | None, released: Iterable[str], retired: Collection[str] = ()) -> None:
     """Raises NotReleased for a name that was never released, or was retired; None stands for all."""
     if pipeline is not None and pipeline not in released:
-        raise not_released(pipeline, released)
+        raise not_released(pipeline, released, retired=pipeline in retired)
 
 
 def not_released(pipeline: str, released: Iterable[str], *, retired: bool = False) -> NotReleased:

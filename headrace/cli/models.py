@@ -144,7 +144,7 @@ def train(
         recipe=recipe,
     )
     with connect.client() as client:
-        check_released(name, client.pipelines())
+        check_released(name, client.pipelines(), client.retired)
         if start:
             _check_start(name, start)
         answer = client.request(asked, timeout_s=timeout_s)

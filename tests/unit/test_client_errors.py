@@ -10,8 +10,8 @@ from kafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from headrace.errors import NotAuthenticated, NotAuthorized, Unreachable
-from headrace.infra.client_errors import told, unconnected
+from headrace.errors import NotAuthenticated, NotAuthorized, NotReleased, Unreachable
+from headrace.infra.client_errors import check_released, told, unconnected
 from headrace.infra.settings import Settings
 
 END = KafkaTimeoutError("Unable to bootstrap")
@@ -48,3 +48,16 @@ def test_a_record_that_may_not_be_written_names_the_topic_and_the_right(error):
     assert type(found) is NotAuthorized
     assert "Write topic rain.data-arrived" in str(found)
     assert found.next == "headrace acls"
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "helps"),
+    [
+        ("gone", "'gone' was retired, and a retired name is never used again; released are rain", "NEW_NAME"),
+        ("snow", "no pipeline 'snow' is released; released are rain", "pipelines/snow.py"),
+    ],
+)
+def test_of_a_retired_name_no_command_releases_it_again(name, says, helps):
+    with pytest.raises(NotReleased, match=says) as error:
+        check_released(name, ["rain"], {"gone"})
+    assert helps in error.value.next
