@@ -30,13 +30,19 @@ def told(error: Exception, address: str, topic: str) -> HeadraceError:
 
 @contextmanager
 def asking(right: str, what: str) -> Iterator[None]:
-    """Raise NotAuthorized where the broker refuses what is asked inside; `what` names it: `topic rain.snapshots`."""
-    from kafka.errors import AuthorizationError
+    """Raise NotAuthorized where the broker refuses what is asked inside; `what` names it: `topic rain.snapshots`.
+
+    Unreachable where it answers and serves nothing: kafka-python's own message is its whole list of topics.
+    """
+    from kafka.errors import AuthorizationError, MetadataEmptyBrokerList
 
     try:
         yield
     except AuthorizationError as error:
         raise forbidden(right, what) from error
+    except MetadataEmptyBrokerList as error:
+        said = f"the broker answers, but serves nothing now ({what}): it is starting, or too busy"
+        raise Unreachable(said, "headrace status, in a moment") from error
 
 
 def forbidden(right: str, what: str) -> NotAuthorized:

@@ -6,12 +6,14 @@ from kafka.errors import (
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
+    MetadataEmptyBrokerList,
     SaslAuthenticationFailedError,
     TopicAuthorizationFailedError,
 )
 
+from headrace.cli.errors import tell
 from headrace.errors import NotAuthenticated, NotAuthorized, NotReleased, Unreachable
-from headrace.infra.client_errors import check_released, told, unconnected
+from headrace.infra.client_errors import asking, check_released, told, unconnected
 from headrace.infra.settings import Settings
 
 END = KafkaTimeoutError("Unable to bootstrap")
@@ -61,3 +63,13 @@ def test_of_a_retired_name_no_command_releases_it_again(name, says, helps):
     with pytest.raises(NotReleased, match=says) as error:
         check_released(name, ["rain"], {"gone"})
     assert helps in error.value.next
+
+
+def test_a_broker_that_serves_nothing_is_told_without_its_list_of_topics():
+    wordy = MetadataEmptyBrokerList("MetadataResponse(" + 30_000 * "x")
+    with (
+        pytest.raises(Unreachable, match=r"serves nothing now \(topic rain.metrics\)"),
+        asking("Read", "topic rain.metrics"),
+    ):
+        raise wordy
+    assert len(tell(wordy).message) < 400
