@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -30,13 +30,19 @@ def told(error: Exception, address: str, topic: str) -> HeadraceError:
 
 @contextmanager
 def asking(right: str, what: str) -> Iterator[None]:
-    """Raise NotAuthorized where the broker refuses what is asked inside; `what` names it: `topic rain.snapshots`."""
-    from kafka.errors import AuthorizationError
+    """Raise NotAuthorized where the broker refuses what is asked inside; `what` names it: `topic rain.snapshots`.
+
+    Unreachable where it answers and serves nothing: kafka-python's own message is its whole list of topics.
+    """
+    from kafka.errors import AuthorizationError, MetadataEmptyBrokerList
 
     try:
         yield
     except AuthorizationError as error:
         raise forbidden(right, what) from error
+    except MetadataEmptyBrokerList as error:
+        said = f"the broker answers, but serves nothing now ({what}): it is starting, or too busy"
+        raise Unreachable(said, "headrace status, in a moment") from error
 
 
 def forbidden(right: str, what: str) -> NotAuthorized:
@@ -61,10 +67,10 @@ def unconnected(error: Exception, said: Iterable[BaseException], settings: Setti
     return Unreachable(f"no broker answers at {address} ({error})", NO_BROKER)
 
 
-def check_released(pipeline: str | None, released: Iterable[str]) -> None:
+def check_released(pipeline: str | None, released: Iterable[str], retired: Collection[str] = ()) -> None:
     """Raises NotReleased for a name that was never released, or was retired; None stands for all."""
     if pipeline is not None and pipeline not in released:
-        raise not_released(pipeline, released)
+        raise not_released(pipeline, released, retired=pipeline in retired)
 
 
 def not_released(pipeline: str, released: Iterable[str], *, retired: bool = False) -> NotReleased:

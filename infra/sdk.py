@@ -51,7 +51,7 @@ class Client:
         self._source = f"/client/{uuid.uuid4().hex[:12]}"
         self._sequence = itertools.count(1)
         self._ready: set[str] = set()
-        self._retired: set[str] = set()
+        self.retired: set[str] = set()  # the names that `pipelines` left out as retired
         self._predictions: dict[str, Subscription] = {}
         self._producer = connect(
             KafkaProducer,
@@ -163,7 +163,7 @@ class Client:
                 released[record.event.pipeline] = record.event
             elif isinstance(record.event, PipelineRetired):
                 released.pop(record.event.pipeline, None)
-                self._retired.add(record.event.pipeline)
+                self.retired.add(record.event.pipeline)
         return released
 
     def predict(
@@ -273,7 +273,7 @@ class Client:
         if pipeline not in self._ready:
             released = self.pipelines()
             if pipeline not in released:
-                raise not_released(pipeline, released, retired=pipeline in self._retired)
+                raise not_released(pipeline, released, retired=pipeline in self.retired)
             wait_for_markers(self.settings, self.address, topic)
             self._ready.add(pipeline)
         return topic

@@ -55,9 +55,12 @@ class Subscription:
             KafkaConsumer, settings, address, enable_auto_commit=False, allow_auto_create_topics=False
         )
         try:
-            self._places = [
-                TopicPartition(topic, partition) for topic in topics for partition in sorted(self._partitions(topic))
-            ]
+            with asking("Read", self._named):
+                self._places = [
+                    TopicPartition(topic, partition)
+                    for topic in topics
+                    for partition in sorted(self._partitions(topic))
+                ]
             self._consumer.assign(self._places)
             self._incoming: dict[Any, Incoming] = {
                 place: Incoming(place.topic, self._namespace) for place in self._places

@@ -6,6 +6,7 @@ import math
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from numbers import Real
 from typing import Any
 
 from headrace.errors import InvalidInput
@@ -64,7 +65,7 @@ def named(field: str, value: str) -> str:
     """An id or entity. Raises InvalidInput for what is no text, or empty."""
     if not isinstance(value, str) or not value:
         raise InvalidInput(f"{field} is a text of at least one character, not {value!r}")
-    return value
+    return plain(value)  # type: ignore[no-any-return]
 
 
 def zoned(time: datetime | str | None) -> datetime:
@@ -76,14 +77,16 @@ def zoned(time: datetime | str | None) -> datetime:
             time = datetime.fromisoformat(time)
         except ValueError as error:
             raise InvalidInput(f"time is RFC 3339 such as 2026-01-31T12:00:00Z, not {time!r}") from error
+    if not isinstance(time, datetime):
+        raise InvalidInput(f"time is a datetime with a zone, or RFC 3339 as text; not {time!r}")
     if time.tzinfo is None:
         raise InvalidInput(f"time needs a zone: {time.isoformat()}Z or {time.isoformat()}+01:00 (tzinfo=UTC in Python)")
     return time
 
 
 def is_absent(value: Any) -> bool:
-    """Whether a value stands for nothing: None or NaN."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    """Whether a value stands for nothing: None or NaN, NumPy's of any width too."""
+    return value is None or (isinstance(value, Real) and bool(value != value))
 
 
 def plain(value: Any) -> Any:
@@ -93,12 +96,23 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidInput(f"a number is finite, not {value}; leave out what is not known")
+    if isinstance(value, str) and not _is_text(value):
+        raise InvalidInput(f"a text has only what UTF-8 can say, and {value!r} has half a character")
     if isinstance(value, str | bool | int | float):
         return value if type(value) in (str, bool, int, float) else _base(value)
     item = getattr(value, "item", None)
-    if callable(item):
+    if callable(item) and getattr(value, "size", 1) == 1:
         return plain(item())
     raise InvalidInput(f"a value is a number, a text, true or false; not {type(value).__name__} ({value!r})")
+
+
+def _is_text(value: str) -> bool:
+    """Whether a text can be written: one of bytes that were no text has surrogates, which UTF-8 knows not."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _base(value: str | bool | int | float) -> Any:

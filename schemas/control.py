@@ -400,10 +400,14 @@ class ModelValidated(ControlEvent):
 
 
 class LabelsCounted(ControlEvent):
-    """So many labelled examples stand in the log."""
+    """So many labelled examples stand in the log.
+
+    `newest`: the offset at which the newest `window_labels` of them begin, and how many they are.
+    """
 
     n: int
     offset: int
+    newest: tuple[int, int] | None = None
 
 
 class ModelUpdated(ControlEvent):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 from headrace.errors import InvalidInput
@@ -13,6 +16,7 @@ from headrace.schemas.stream import Label
 BLANKS = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 TRUE = frozenset({"true", "t", "yes", "y", "1", "1.0"})
 FALSE = frozenset({"false", "f", "no", "n", "0", "0.0"})
+DAY = re.compile(r"(?:19|20)\d{6}")  # 20260131 is a day before it is a second of 1970
 
 
 def is_blank(cell: Any) -> bool:
@@ -44,16 +48,29 @@ def to_label(cell: Any, spec: ContractSpec) -> Label:
 
 
 def to_number(cell: Any) -> Any:
-    """A whole number where it is written as one, else a float; unchanged where it is no finite number."""
+    """A whole number where it is written as one, else a float; a text where no float is as large, else unchanged."""
+    if isinstance(cell, Decimal):
+        cell = str(cell)
     if not isinstance(cell, str):
-        return _plain(cell)
+        plain = _plain(cell)
+        return str(plain) if is_infinite(plain) else plain  # JSON has no such number: it would arrive as null
     for kind in (int, float):
         try:
             number = kind(cell)
         except ValueError:
             continue
-        return number if math.isfinite(number) and "_" not in cell else cell
+        return cell if is_infinite(number) or number != number or "_" in cell else number
     return cell
+
+
+def is_infinite(cell: Any) -> bool:
+    """Whether a cell is a number that no float can hold, or stands for one."""
+    try:
+        return isinstance(cell, str | int | float) and math.isinf(float(cell))
+    except OverflowError:
+        return True
+    except ValueError:
+        return False
 
 
 def to_truth(cell: Any) -> Any:
@@ -70,20 +87,25 @@ def to_text(cell: Any) -> str:
 
 def to_time(cell: Any, place: str) -> datetime:
     """From ISO 8601, a date, or seconds since 1970; UTC where no zone is named. Raises InvalidInput naming `place`."""
-    value = cell
-    if isinstance(value, str):
-        number = to_number(value.strip())
-        try:
-            value = datetime.fromisoformat(number) if isinstance(number, str) else number
-        except ValueError:
-            raise InvalidInput(f"{place}: {cell!r} is no time (ISO 8601, or seconds since 1970)") from None
-    if isinstance(value, int | float):
-        return datetime.fromtimestamp(value, UTC)
+    try:
+        value = _from_text(cell.strip()) if isinstance(cell, str) else to_number(cell)
+        if isinstance(value, int | float):
+            return datetime.fromtimestamp(value, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidInput(f"{place}: {cell!r} is no time (ISO 8601, or seconds since 1970)") from None
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     if not isinstance(value, datetime):
         raise InvalidInput(f"{place}: {cell!r} is no time")
     return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _from_text(text: str) -> datetime | int | float:
+    if DAY.fullmatch(text):
+        with contextlib.suppress(ValueError):
+            return datetime.fromisoformat(text)
+    number = to_number(text)
+    return datetime.fromisoformat(number) if isinstance(number, str) else number
 
 
 def _as_float(number: Any) -> Any:

@@ -19,6 +19,7 @@ from headrace.cli.output import err
 
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
 DEBUG = "HEADRACE_DEBUG"
+LIBRARY_SAYS = 300  # characters
 SERVICES_EXTRA = "pip install 'headrace[services]'"
 
 # typed errors by their full name, so that no library is imported to tell one; the class's own entry comes first
@@ -120,7 +121,10 @@ def _message(error: BaseException) -> tuple[str, str | None]:
         return f"the disk is full{_of(error)}", "free some space, then run the command again"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{_of(error)}", None
-    return str(error) or type(error).__name__, None
+    message = str(error) or type(error).__name__
+    if type(error).__module__ == "kafka.errors" and len(message) > LIBRARY_SAYS:  # it quotes whole responses
+        message = message[:LIBRARY_SAYS] + "…"
+    return message, None
 
 
 def _of(error: OSError) -> str:

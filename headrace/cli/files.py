@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
+import itertools
 import json
 import lzma
-from collections.abc import Callable, Iterator
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +18,7 @@ from typing import IO, Any
 from headrace.errors import InvalidInput, Missing
 
 PACKED = {".gz": gzip.open, ".xz": lzma.open}
+LOOK_LINES = 50_000  # of JSON lines, each of which may leave out what it does not know
 
 
 @dataclass(frozen=True)
@@ -38,22 +43,31 @@ def open_source(path: Path) -> Source:
         raise Missing(f"there is no file {path}")
     if suffix == ".parquet":
         file = _parquet_file(path)
+        _refuse_twice_named(path, file.schema_arrow.names)
         return Source(path, tuple(file.schema_arrow.names), file.metadata.num_rows)
-    first = next(READERS[suffix](path), None)
-    if first is None:
+    is_table = suffix in (".csv", ".tsv")
+    rows = list(itertools.islice(READERS[suffix](path), 1 if is_table else LOOK_LINES))
+    if not rows:
         raise InvalidInput(f"{path} has no rows")
-    return Source(path, tuple(first), _lines(path) - (suffix in (".csv", ".tsv")))
+    return Source(path, tuple(dict.fromkeys(itertools.chain(*rows))), _lines(path) - is_table)
 
 
 def _suffix(path: Path) -> str:
     return (path.with_suffix("") if path.suffix in PACKED else path).suffix.lower()
 
 
-def _open(path: Path) -> IO[str]:
-    unpack: Any = PACKED.get(path.suffix)
-    if unpack is not None:
-        return unpack(path, "rt", encoding="utf-8-sig", newline="")  # type: ignore[no-any-return]
-    return path.open(encoding="utf-8-sig", newline="")
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[IO[str]]:
+    """The file's text. Raises InvalidInput, also while it is read, for bytes that are none."""
+    unpack: Any = PACKED.get(path.suffix, open)
+    try:
+        with unpack(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        wrong = error.object[error.start]
+        raise InvalidInput(f"{path} is not in UTF-8: the byte 0x{wrong:02x} is no character there") from error
+    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise InvalidInput(f"{path} cannot be unpacked: {error}") from error
 
 
 def _lines(path: Path) -> int:
@@ -61,17 +75,25 @@ def _lines(path: Path) -> int:
         return sum(1 for line in file if line.strip())
 
 
+def _refuse_twice_named(path: Path, columns: Iterable[str]) -> None:
+    """Of two columns of one name only the last would be read; those without a name are read by nobody."""
+    twice = [name for name, times in Counter(columns).items() if times > 1 and name]
+    if twice:
+        raise InvalidInput(f"{path} has two columns named {', '.join(map(repr, twice))}: which one is meant?")
+
+
 def _csv(path: Path) -> Iterator[dict[str, Any]]:
     with _open(path) as file:
+        reader = csv.DictReader(file, delimiter="\t" if _suffix(path) == ".tsv" else ",", strict=True)
         try:
-            reader = csv.DictReader(file, delimiter="\t" if _suffix(path) == ".tsv" else ",", strict=True)
+            _refuse_twice_named(path, reader.fieldnames or ())
             for row in reader:
                 if None in row or None in row.values():
                     wanted = len(reader.fieldnames or ())
                     raise InvalidInput(f"{path}, line {reader.line_num}: not {wanted} columns as in the first line")
                 yield row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InvalidInput(f"{path} is no CSV file in UTF-8: {error}") from error
+        except csv.Error as error:
+            raise InvalidInput(f"{path}, after line {reader.line_num}: not CSV: {error}") from error
 
 
 def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -99,8 +121,15 @@ def _parquet_file(path: Path) -> Any:
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    for batch in _parquet_file(path).iter_batches():
-        yield from batch.to_pylist()
+    import pyarrow as pa
+
+    file = _parquet_file(path)
+    schema = file.schema_arrow
+    for number, field in enumerate(schema):
+        if pa.types.is_timestamp(field.type):  # Python's times have no nanoseconds
+            schema = schema.set(number, field.with_type(pa.timestamp("us", field.type.tz)))
+    for batch in file.iter_batches():
+        yield from pa.Table.from_batches([batch]).cast(schema, safe=False).to_pylist()
 
 
 READERS: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from headrace.cli.cells import FALSE, TRUE, is_blank, to_number, to_text
+from headrace.cli.cells import FALSE, TRUE, is_blank, is_infinite, to_number, to_text
 from headrace.cli.files import Source
 from headrace.errors import InvalidInput
 
@@ -75,16 +75,15 @@ def infer(source: Source, roles: Sequence[str | None], label: str) -> tuple[list
 
 def infer_column(given: str, cells: Sequence[Any], taken: set[str]) -> Column:
     """A feature column from its cells."""
-    values = [cell for cell in cells if not is_blank(cell)]
-    name, optional = identifier(given, taken), len(values) < len(cells)
+    values = _told(cells)
+    name, optional = identifier(given, taken), any(map(is_blank, cells))
     words = {to_text(value).lower() for value in values}
     if words <= {"true", "false"} or words <= {"yes", "no"}:
         return Column(name, given, "bool", optional)
     numbers = [to_number(value) for value in values]
-    if all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
-        finite = [number for number in numbers if math.isfinite(number)]
+    if all(map(_is_number, numbers)):
         kind: Kind = "int" if all(isinstance(number, int) for number in numbers) else "float"
-        low, high = bounds(finite, kind) if finite else (None, None)
+        low, high = bounds(numbers, kind)
         return Column(name, given, kind, optional, low=low, high=high)
     texts = [to_text(value) for value in values]
     different = sorted(set(texts))
@@ -95,7 +94,7 @@ def infer_column(given: str, cells: Sequence[Any], taken: set[str]) -> Column:
 
 def infer_label(given: str, cells: Sequence[Any]) -> LabelColumn:
     """The label from its cells: two truth values, a few classes, open classes, or a number. Raises InvalidInput."""
-    values = [cell for cell in cells if not is_blank(cell)]
+    values = _told(cells)
     texts = Counter(to_text(value) for value in values)
     if len(texts) < 2:
         raise InvalidInput(f"the label {given!r} has {len(texts)} different values; there is nothing to learn")
@@ -104,7 +103,7 @@ def infer_label(given: str, cells: Sequence[Any]) -> LabelColumn:
     if len(words) == 2 and words & TRUE and words & FALSE and words <= TRUE | FALSE:
         return LabelColumn(given, "bool", (), most)
     numbers = [to_number(value) for value in values]
-    if all(isinstance(number, int | float) for number in numbers):
+    if all(map(_is_number, numbers)):
         whole = all(isinstance(number, int) for number in numbers)
         if not (whole and len(texts) <= CLASSES):
             mean = math.fsum(numbers) / len(numbers)
@@ -142,6 +141,17 @@ def identifier(given: str, taken: set[str]) -> str:
     while name in taken:
         name, number = f"{wanted}_{number}", number + 1
     return name
+
+
+def _told(cells: Sequence[Any]) -> list[Any]:
+    """What is not blank; of numbers without the infinite ones, which are rejected whatever the contract says."""
+    values = [cell for cell in cells if not is_blank(cell)]
+    finite = [cell for cell in values if not is_infinite(cell)]
+    return finite if finite and all(_is_number(to_number(cell)) for cell in finite) else values
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _round(value: float, to: Any) -> float:

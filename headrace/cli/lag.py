@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from headrace.schemas.topics import full_name
-from headrace.services import FOLDS
+from headrace.services import FOLDS, Fold
 
 if TYPE_CHECKING:
     from headrace.infra.sdk import Client
 
+TRAINER = "trainer-core"
 
-def lags(client: Client, pipelines: Iterable[str]) -> dict[str, int | None]:
-    """How many records each fold's group is behind, over all its inputs; None where it has read nothing yet."""
+
+def lags(client: Client, pipelines: Iterable[str], learning: Collection[str]) -> dict[str, int | None]:
+    """How many records each fold's group is behind, over all its inputs; None where it has read nothing yet.
+
+    Without a run that learns, the trainer stays where its last one ended and is behind nothing: `learning` have one.
+    """
     from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
     from headrace.infra.subscription import connect
@@ -30,7 +35,7 @@ def lags(client: Client, pipelines: Iterable[str]) -> dict[str, int | None]:
         }
         found: dict[str, int | None] = {}
         for one in FOLDS:
-            topics = [full_name(one.input, name, namespace) for name in (names if "<p>" in one.input else [""])]
+            topics = inputs(one, names, learning, namespace)
             places = [
                 TopicPartition(topic, partition)
                 for topic in topics
@@ -49,3 +54,11 @@ def lags(client: Client, pipelines: Iterable[str]) -> dict[str, int | None]:
     finally:
         admin.close()
         consumer.close()
+
+
+def inputs(fold: Fold, pipelines: Iterable[str], learning: Collection[str], namespace: str = "") -> list[str]:
+    """The full names of the topics that a fold is to read to their ends."""
+    if "<p>" not in fold.input:
+        return [full_name(fold.input, namespace=namespace)]
+    names = pipelines if fold.id != TRAINER else [name for name in pipelines if name in learning]
+    return [full_name(fold.input, name, namespace) for name in names]

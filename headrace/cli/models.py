@@ -107,10 +107,10 @@ def runs(name: AnyName = None, as_json: Json = False) -> None:
     if as_json:
         output.print_json(listed)
     elif listed:
-        columns = ("pipeline", "run", "state", "release", "recipe", "from", "judged at", "reason")
+        columns = ("pipeline", "run", "state", "release", "recipe", "from", "labels", "reason")
         fields = ("pipeline", "run", "state", "release", "recipe", "start_offset", "labels", "reason")
         rows = [[r[field] for field in fields] for r in listed]
-        output.out().print(output.table(columns, rows, right=("release", "from", "judged at")))
+        output.out().print(output.table(columns, rows, right=("release", "from", "labels")))
     else:
         output.say("No run yet: one starts at the first release.")
 
@@ -144,7 +144,7 @@ def train(
         recipe=recipe,
     )
     with connect.client() as client:
-        check_released(name, client.pipelines())
+        check_released(name, client.pipelines(), client.retired)
         if start:
             _check_start(name, start)
         answer = client.request(asked, timeout_s=timeout_s)

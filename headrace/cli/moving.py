@@ -181,7 +181,7 @@ def _ask(asked: ControlEvent, timeout_s: float, as_json: bool) -> None:
     from headrace.why.sentences import sentence
 
     with connect.client() as client:
-        check_released(asked.pipeline, client.pipelines())
+        check_released(asked.pipeline, client.pipelines(), client.retired)
         answer = client.request(asked, timeout_s=timeout_s)
     if as_json:
         output.print_json(answer)

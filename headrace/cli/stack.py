@@ -103,7 +103,8 @@ def status(name: AnyName = None, as_json: Json = False) -> None:
             found = facts.read(client)
             check_released(name, found)
             report["pipelines"] = [facts.status_of(client, one) for one in found.values() if name in (None, one.name)]
-            report["lag"] = lag.lags(client, [one.name for one in found.values() if name in (None, one.name)])
+            learning = {one.name for one in found.values() if any(run.state == "live" for run in one.runs.values())}
+            report["lag"] = lag.lags(client, [one for one in found if name in (None, one)], learning)
     except Unreachable as error:
         report["broker"], report["error"] = None, str(error)
     if as_json:

@@ -177,5 +177,5 @@ def _released(client: Client, name: str) -> PipelineReleased:
     from headrace.infra.client_errors import check_released
 
     released = client.pipelines()
-    check_released(name, released)
+    check_released(name, released, client.retired)
     return released[name]

@@ -116,6 +116,7 @@ def _now(training: Training | None, now: datetime) -> Iterable[str]:
     if training.cooled_ms > now.timestamp() * 1000:
         yield f"After a challenger that failed, nothing starts by itself before {moment(training.cooled_ms)}."
     if training.failures:
-        yield f"{training.failures} challengers failed in a row; after three, automation pauses."
+        many = "1 challenger" if training.failures == 1 else f"{training.failures} challengers"
+        yield f"{many} failed in a row; after three, automation pauses."
     if training.paused:
         yield f"Automation is paused: headrace resume {training.released.pipeline}."

@@ -17,6 +17,7 @@ from typing import Any
 from headrace.schemas.control import Alias, LabelsCounted, MetricsUpdated, PipelineReleased, PipelineRetired
 from headrace.schemas.record import BEFORE_ALL_MS, OUTPUTS_PER_STEP, Emit, Record, first_place
 from headrace.schemas.stream import ArmPrediction, ExampleLabelled, LabelCorrected, Tick, key_of
+from headrace.services.evaluator.counting import Counting
 from headrace.services.evaluator.coverage import Coverage
 from headrace.services.evaluator.evidence import Evidence, pass_time, weigh
 from headrace.services.evaluator.kept import Kept, Row
@@ -28,7 +29,6 @@ from headrace.services.evaluator.tally import NAMES, WINDOW_ROWS, Tally, numbers
 
 MINUTE_MS = 60_000
 RUNS_KEPT = 16  # arms and their late labels; the one that was silent longest goes first
-FIRST_COUNT = 200
 DELAY_EVERY = 16  # labels between two whose delay is noted: a sketch does not need them all
 ROWS = (Labelled, ExampleLabelled)  # a union written where it is asked would be built anew for each row
 NOTHING: Mapping[str, Any] = {}
@@ -74,11 +74,9 @@ class State:
     kept: Kept = field(default_factory=Kept)
     task: Task | None = None
     slicer: Slicer | None = None
-    every_labels: int | None = None
     clock_ms: int = BEFORE_ALL_MS
     minute: int = BEFORE_ALL_MS // MINUTE_MS
-    labels: int = 0
-    next_count: int = FIRST_COUNT
+    counting: Counting = field(default_factory=Counting)
     arms: dict[tuple[str, str], Scores] = field(default_factory=dict)
     owed: dict[tuple[str, str, str], None] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=Coverage)
@@ -110,6 +108,8 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
     minute = state.clock_ms // MINUTE_MS
     if minute > state.minute or isinstance(event, PipelineRetired):
         state.minute = minute
+        if state.counting.is_due():
+            emits.append(_counted(state.counting, record))
         for scores in state.arms.values():
             if scores.tally.unreported:
                 emits += _report(state, scores, record.pipeline)
@@ -125,7 +125,7 @@ def _take_up(state: State, event: PipelineReleased) -> None:
     """The rules of a release; with other slices the scores by slice begin anew."""
     state.task = event.definition.contract.label.task
     state.evidence.take_up(state.task, event.definition.policies)
-    state.every_labels = event.definition.policies.triggers.every_labels
+    state.counting.take_up(event.definition.policies.triggers)
     slices = event.definition.policies.slices
     if slices != (state.slicer.slices if state.slicer is not None else ()):
         state.slicer = Slicer(slices) if slices else None
@@ -137,15 +137,19 @@ def _take_up(state: State, event: PipelineReleased) -> None:
 def _count(state: State, event: Labelled | ExampleLabelled, record: Record, emits: list[Emit]) -> None:
     state.coverage.came_in(event.partition, event.number, is_label=not event.inferred)
     state.coverage.wait_from(event.partition, event.pending_from)
-    state.labels += 1
-    if not state.labels % DELAY_EVERY and not event.inferred:
+    is_due = state.counting.add(record.offset)
+    if not state.counting.labels % DELAY_EVERY and not event.inferred:
         state.evidence.delays.add(record.known_ms - event.predicted_at_ms)
-    due = state.labels == state.next_count
-    if due:
-        state.next_count *= 2
-    if due or (state.every_labels is not None and state.labels % state.every_labels == 0):
-        counted = LabelsCounted(pipeline=record.pipeline, n=state.labels, offset=record.offset + 1)
-        emits.append(Emit("model-validations", counted, record.pipeline.encode(), partition=0))
+    if is_due:
+        emits.append(_counted(state.counting, record))
+
+
+def _counted(counting: Counting, record: Record) -> Emit:
+    counting.told = counting.labels
+    event = LabelsCounted(
+        pipeline=record.pipeline, n=counting.labels, offset=record.offset + 1, newest=counting.newest()
+    )
+    return Emit("model-validations", event, record.pipeline.encode(), partition=0)
 
 
 def _score(

@@ -80,7 +80,8 @@ class Training:
     `recipes` are each release's: name (None is the pipeline's own) and digest of recipe and contract. `by_recipe` are
     the runs of challengers' recipes, a few a week: a rollback may go back to any. `tried` are the recipes in the order
     of their last trainings.
-    `counted` are the labelled examples known to stand in the log, and up to which offset. `spent` counts the
+    `counted` are the labelled examples known to stand in the log, and up to which offset; `newest` is the
+    window of them that was told last, as LabelsCounted has it. `spent` counts the
     challengers since the last alert about performance, `failures` those that failed in a row. Before the time in
     `quiet_until_s` the schedule is not due again: a cron expression read at each tick is 40 s for a year of them.
     No run learns what is `barred`. `skewed` are the partitions of the data whose records are rejected,
@@ -100,6 +101,7 @@ class Training:
     slot: Slot | None = None
     waiting: Waiting | None = None
     counted: tuple[int, int] = (0, 0)
+    newest: tuple[int, int] | None = None
     spent: int = 0
     failures: int = 0
     cooled_ms: int = BEFORE_ALL_MS

@@ -50,10 +50,15 @@ def request(
 
 def until_now(training: Training, start: int) -> int:
     """The labels at which a run from `start` is judged: those known to stand in the log, at least as many as for a
-    first model. Offsets count labels and, once a minute, a tick.
+    first model. Offsets count labels and, once a minute, a tick: of the newest window its labels are known.
     """
-    n, _ = training.counted
-    left_out = sum(min(after, n) - max(first, start) for first, after in training.barred if start < after and first < n)
+    n, end = training.counted
+    if training.newest is None:
+        end = n
+    elif start and start == training.newest[0]:
+        n = start + training.newest[1]
+    parts = ((max(first, start), min(after, end)) for first, after in training.barred)
+    left_out = sum(after - first for first, after in parts if first < after)
     return max(n - start - left_out, training.policies.triggers.first_model_at, 1)
 
 
@@ -86,12 +91,12 @@ def on_alert(training: Training, event: DriftDetected, known_ms: int) -> list[Em
 def on_count(training: Training, event: LabelsCounted, known_ms: int) -> list[Emit]:
     """So many labels more: train on the newest window."""
     every = training.policies.triggers.every_labels
-    training.counted = event.n, event.offset
+    training.counted, training.newest = (event.n, event.offset), event.newest
     if every is None or event.n % every or training.champion is None:
         return []
     cause = f"{event.n:,} labelled examples, {every:,} more"
     start = newest(training)
-    end = max(event.offset - start, 1)
+    end = max(event.offset - start, 1) if event.newest is None else event.newest[1]
     asked = request(training, f"new-data-{event.n}", "new_data", cause, start=start, end=end)
     return automatic(training, in_turn(training, asked), known_ms)
 
@@ -182,6 +187,8 @@ def on_barred(training: Training, event: RangeBarred, known_ms: int) -> list[Emi
 
 def newest(training: Training) -> int:
     """Where the newest window begins, as far as labels were counted."""
+    if training.newest is not None:
+        return training.newest[0]
     return max(training.counted[1] - training.policies.triggers.window_labels, 0)
 
 

@@ -49,7 +49,12 @@ OUTCOMES = View(
         NEWEST_LABEL,
         Column("label_value", "", "the newest label as a number (true is 1); NULL for classes"),
         Column("correct", "", "whether the served class is the newest label; NULL in regression and without an answer"),
-        Column("log_loss", "", "-ln of the probability given to the newest label, clipped at 1e-15; NULL without one"),
+        Column(
+            "log_loss",
+            "",
+            "-ln of the probability given to the newest label, clipped at 1e-15; NULL without one. The evaluator's "
+            "logloss, as River's, is 0 for a class that the answer does not name",
+        ),
         Column("error", "", "served number minus the newest label, in regression"),
         Column("first_label", "", "the label that decided, and was learned"),
         Column("corrected_at", "", "known time of the newest correction; NULL where there was none"),

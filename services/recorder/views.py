@@ -35,15 +35,18 @@ MODELS = View(
         min(h.known_at) AS since, arg_min(h.uri, h.log_offset) AS uri,
         arg_min(h.snapshot_offset, h.log_offset) AS snapshot_offset, arg_min(h.reason, h.log_offset) AS reason,
         coalesce(any_value(a.aliases), []) AS aliases, any_value(t.trigger) AS trigger,
-        any_value(t.recipe) AS recipe, any_value(t.n_labels) AS n_labels
+        any_value(t.recipe) AS recipe, arg_min(v.n_labels, h.log_offset) AS n_labels
     FROM alias_history h
     LEFT JOIN (
         SELECT pipeline, version, list_sort(list(alias)) AS aliases FROM aliases GROUP BY ALL
     ) a USING (pipeline, version)
     LEFT JOIN (
-        SELECT pipeline, run, any_value(trigger) AS trigger, any_value(recipe) AS recipe,
-            max(n_labels) AS n_labels FROM trainings GROUP BY ALL
+        SELECT pipeline, run, any_value(trigger) AS trigger, any_value(recipe) AS recipe FROM trainings GROUP BY ALL
     ) t ON t.pipeline = h.pipeline AND t.run = h.run
+    LEFT JOIN (  -- a run that goes on is judged again and again; the verdict that made it a version names its snapshot
+        SELECT pipeline, run, snapshot_uri, max(n_labels) AS n_labels FROM validations
+        WHERE stage = 'infra' AND verdict = 'pass' GROUP BY ALL
+    ) v ON v.pipeline = h.pipeline AND v.run = h.run AND v.snapshot_uri = h.uri
     WHERE h.version IS NOT NULL GROUP BY h.pipeline, h.version
 """,
     (
@@ -58,7 +61,7 @@ MODELS = View(
         Column("reason", "", "why it was taken"),
         Column("aliases", "", "the aliases that name it now"),
         Column("trigger", "", "why its training was asked"),
-        Column("n_labels", "", "labels learned when it was judged"),
+        Column("n_labels", "", "labels it was judged by before it became a version"),
     ),
 )
 
@@ -99,7 +102,7 @@ TRAININGS = View(
         Column("status", "", "requested, learning, completed, failed or ended"),
         Column("run", "", "the run"),
         Column("start_offset", "", "first offset of labelled-examples"),
-        Column("n_labels", "", "labels learned when judged"),
+        Column("n_labels", "", "labels learned when it last reached the labels asked, or a doubling of them"),
         Column("requested_at", "", "when it was asked"),
         Column("started_at", "", "when its run began"),
         Column("completed_at", "", "when it last reached the labels asked"),

@@ -266,6 +266,24 @@ def test_what_services_write_can_be_asked_by_sql(world, tmp_path, drain):
             checks=(Check(name="accuracy", verdict="pass", value=0.7, limit=0.6, n=10),),
         )
     )
+    world.log(
+        ModelValidated(
+            pipeline="rainfall",
+            run="run-1",
+            request="t1",
+            stage="infra",
+            verdict="pass",
+            n_labels=20,
+            offset=20,
+            checks=(),
+            snapshot_uri="u",
+        )
+    )
+    world.log(  # it serves, learns on, and is judged no more
+        TrainingCompleted(
+            pipeline="rainfall", run="run-1", request="t1", release=1, n_labels=40, start_offset=0, end_offset=40
+        )
+    )
     for version, alias in ((1, "champion"), (2, "challenger"), (2, "champion"), (1, "previous")):
         world.log(
             ModelUpdated(
@@ -305,16 +323,16 @@ def test_what_services_write_can_be_asked_by_sql(world, tmp_path, drain):
     assert ask('SELECT code, "offset", value FROM rejects') == [("out_of_range", 51, b"{")]
     assert ask("SELECT feature, mean, quantiles FROM feature_windows") == [("temperature", 0.5, [0.1, 0.9])]
     assert ask("SELECT reasons->>'out_of_range' FROM windows") == [("1",)]
-    assert ask("SELECT request, status, n_labels, reason FROM trainings") == [("t1", "ended", 20, "superseded")]
+    assert ask("SELECT request, status, n_labels, reason FROM trainings") == [("t1", "ended", 40, "superseded")]
     assert ask('SELECT name, "limit" FROM validation_checks') == [("accuracy", 0.6)]
     assert ask("SELECT alias, version FROM aliases ORDER BY 1") == [("challenger", 2), ("champion", 2), ("previous", 1)]
-    assert ask("SELECT version, aliases, trigger FROM models ORDER BY 1") == [
-        (1, ["previous"], "first_model"),
-        (2, ["challenger", "champion"], None),
+    assert ask("SELECT version, aliases, trigger, n_labels FROM models ORDER BY 1") == [
+        (1, ["previous"], "first_model", 20),
+        (2, ["challenger", "champion"], None, None),
     ]
     assert ask("SELECT event, reason, subject FROM decisions") == [("RequestRefused", "one slot", "t2")]
     assert ask("SELECT release, released_by, retired_at FROM pipelines") == [(1, "ann", None)]
-    assert ask("SELECT count(*) FROM events") == [(11,)]
+    assert ask("SELECT count(*) FROM events") == [(13,)]
     assert ask("SELECT view_name FROM duckdb_views() WHERE NOT internal AND comment IS NULL") == []
     assert ask("SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND comment IS NULL") == []
     recorder.close()

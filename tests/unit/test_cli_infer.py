@@ -22,6 +22,14 @@ def test_types_follow_from_the_cells_and_blanks_make_a_column_optional():
     ]
 
 
+@pytest.mark.parametrize("infinite", ["inf", "-Infinity", "1e999", "9" * 400, float("inf"), 10**400])
+def test_an_infinite_number_says_nothing_of_its_column_or_of_the_label(infinite):
+    found = column([1.5, infinite, 2.5])
+    assert (found.kind, found.optional, found.low, found.high) == ("float", False, 1.0, 3.0)
+    assert infer_label("y", [1.5, infinite, 2.5]).simplest == 0.5
+    assert column(["red", "inf"]).values == ("inf", "red")
+
+
 def test_few_texts_are_listed_and_many_are_open():
     listed = column(["red", "blue"] * 10)
     assert (listed.kind, listed.values) == ("str", ("blue", "red"))

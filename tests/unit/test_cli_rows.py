@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from headrace.cli.cells import to_time
 from headrace.cli.files import open_source
 from headrace.cli.rows import Roles, events, missing_columns, resolve_roles, unknown_columns
 from headrace.errors import InvalidInput, Missing
@@ -152,6 +153,90 @@ def test_parquet_reads_as_csv_does(tmp_path, write):
     parquet.write_table(pa.table({"pressure (hPa)": [1001.0, None], "clouds": [3, None], "rain": [True, False]}), path)
     example, label, second, _ = published(open_source(path))
     assert (example.features, label.label, second.features) == ({"pressure": 1001.0, "clouds": 3}, True, {})
+
+
+def test_a_key_that_the_first_json_line_leaves_out_is_a_column(write):
+    lines = [{"pressure": 1001}, {"pressure": 1002, "clouds": 3, "rain": True}]
+    source = write("\n".join(map(json.dumps, lines)), "sparse.jsonl")
+    assert source.columns == ("pressure", "clouds", "rain")
+    assert [event.label for event in published(source) if isinstance(event, LabelArrived)] == [True]
+
+
+@pytest.mark.parametrize("name", ["days.csv", "days.csv.gz", "days.jsonl"])
+def test_bytes_that_are_no_text_in_utf_8_are_refused_wherever_they_stand(tmp_path, name):
+    row, header = (b'{"pressure": 1}\n', b"") if "json" in name else (b"1\n", b"pressure\n")
+    text = header + 50_000 * row + "é\n".encode("latin-1")
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    with pytest.raises(InvalidInput, match="not in UTF-8: the byte 0xe9"):
+        published(open_source(tmp_path / name))
+
+
+@pytest.mark.parametrize(("name", "pack"), [("days.csv.gz", gzip.compress), ("days.csv.xz", lzma.compress)])
+def test_an_archive_that_is_none_or_is_cut_is_refused(tmp_path, name, pack):
+    for content in (b"pressure,rain\n", pack(CSV.encode())[:-9]):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InvalidInput, match="cannot be unpacked"):
+            open_source(tmp_path / name)
+
+
+def test_two_columns_of_one_name_are_refused_but_those_without_a_name_are_not(tmp_path, write):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "days.parquet"
+    parquet.write_table(pa.table([[1.0], [2.0]], names=["pressure", "pressure"]), path)
+    with pytest.raises(InvalidInput, match="two columns named 'pressure'"):
+        open_source(path)
+    with pytest.raises(InvalidInput, match="two columns named 'pressure'"):
+        write("pressure,pressure,rain\n1,2,1\n")
+    assert [event.features for event in published(write("pressure,rain,,\n1001,1,,\n"))[:1]] == [{"pressure": 1001.0}]
+
+
+def test_parquet_has_nanoseconds_and_decimals(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    path, ns = tmp_path / "days.parquet", 1_711_852_200_123_456_789
+    columns = {
+        "when": pa.array([ns], pa.timestamp("ns")),
+        "pressure": pa.array(["1001.50"]).cast(pa.decimal128(10, 2)),
+        "clouds": pa.array(["3"]).cast(pa.decimal128(10, 0)),
+    }
+    parquet.write_table(pa.table(columns), path)
+    (example,) = published(open_source(path), given=Roles(time="when"))
+    assert (example.time, example.features) == (
+        datetime(2024, 3, 31, 2, 30, 0, 123_456, tzinfo=UTC),
+        {"pressure": 1001.5, "clouds": 3},
+    )
+
+
+def test_what_no_float_holds_stays_a_text_that_the_validator_rejects(write):
+    huge = "1" + "0" * 400
+    spec = SPEC.model_copy(update={"label": LabelSpec(type="float")})
+    lines = write(f'{{"pressure": Infinity, "rain": -Infinity}}\n{{"pressure": {huge}, "rain": 1e400}}\n', "rows.jsonl")
+    cells = write(f"pressure,rain\ninf,-inf\n{huge},inf\n")
+    for found in (published(lines, spec), published(cells, spec)):
+        values = [event.label if isinstance(event, LabelArrived) else event.features["pressure"] for event in found]
+        assert values == ["inf", "-inf", huge, "inf"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("20240331", datetime(2024, 3, 31, tzinfo=UTC)),
+        ("20249931", datetime(1970, 8, 23, 8, 58, 51, tzinfo=UTC)),
+        ("1577836800.5", datetime(2020, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC)),
+        ("2024-03-31T02:30:00+02:00", datetime(2024, 3, 31, 0, 30, tzinfo=UTC)),
+    ],
+)
+def test_a_day_without_dashes_is_a_day_and_other_numbers_are_seconds(cell, expected):
+    assert to_time(cell, "row 1") == expected
+
+
+@pytest.mark.parametrize("cell", ["1700000000000", 1700000000000, "-1e300", float("inf"), "31.03.2024", [1]])
+def test_a_time_that_is_none_is_refused_with_its_place(cell):
+    with pytest.raises(InvalidInput, match=r"row 1: .* is no time"):
+        to_time(cell, "row 1")
 
 
 def test_a_missing_empty_or_unknown_file_says_so(tmp_path, write):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from definitions import definition_of
 
-from headrace.cli import facts, models, trial
+from headrace.cli import facts, lag, models, trial
 from headrace.cli.status_view import show_pipeline
 from headrace.schemas.codec import TYPE_OF, decode
 from headrace.schemas.control import (
@@ -22,6 +22,7 @@ from headrace.schemas.control import (
 )
 from headrace.schemas.policies import Success
 from headrace.schemas.record import Record
+from headrace.services import FOLDS
 
 EXAMPLES = Path(__file__).parents[2] / "schemas" / "examples"
 
@@ -184,3 +185,10 @@ def test_it_is_said_how_often_a_degraded_champion_was_tried_again():
     tried = SimpleNamespace(degraded=SimpleNamespace(tries=2, retry_ms=0))
     (why,) = facts.degraded(facts.Facts("rain", 1, known, performance=rose(True), training=tried), None)
     assert why.endswith("ADWIN; tried again 2 times, next not before 1970-01-01 00:00:00.000")
+
+
+def test_the_trainer_is_behind_nothing_where_no_run_learns():
+    read = {fold.id: lag.inputs(fold, ["rain", "frozen"], {"rain"}, "t-") for fold in FOLDS}
+    assert read["trainer-core"] == ["t-rain.labelled-examples"]
+    assert read["evaluator-online"] == ["t-rain.labelled-examples", "t-frozen.labelled-examples"]
+    assert read["registry-core"] == ["t-control-log"]

@@ -53,3 +53,15 @@ def test_a_training_that_a_minute_began_is_under_way_also_where_one_pipeline_is_
     all_of_them, one = map(json.loads, shown)
     assert one == all_of_them
     assert "run-schedule-2026-01-01T01:00 (schedule: " in one[0]["now"][0]
+
+
+@pytest.mark.parametrize(("failed", "says"), [(1, "1 challenger failed"), (2, "2 challengers failed")])
+def test_challengers_that_failed_in_a_row_are_counted(log, failed, says):
+    told = orchestrated.Told((), schedule="0 * * * *")
+    told.win(1)
+    told.count(5_000)
+    for _ in range(failed):
+        told.wait(hours=2)
+        told.lose()
+    shown = json.loads(CliRunner().invoke(app, ["triggers", "--json"]).stdout)
+    assert any(line.startswith(says) for line in shown[0]["now"])

@@ -6,12 +6,14 @@ from kafka.errors import (
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
+    MetadataEmptyBrokerList,
     SaslAuthenticationFailedError,
     TopicAuthorizationFailedError,
 )
 
-from headrace.errors import NotAuthenticated, NotAuthorized, Unreachable
-from headrace.infra.client_errors import told, unconnected
+from headrace.cli.errors import tell
+from headrace.errors import NotAuthenticated, NotAuthorized, NotReleased, Unreachable
+from headrace.infra.client_errors import asking, check_released, told, unconnected
 from headrace.infra.settings import Settings
 
 END = KafkaTimeoutError("Unable to bootstrap")
@@ -48,3 +50,26 @@ def test_a_record_that_may_not_be_written_names_the_topic_and_the_right(error):
     assert type(found) is NotAuthorized
     assert "Write topic rain.data-arrived" in str(found)
     assert found.next == "headrace acls"
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "helps"),
+    [
+        ("gone", "'gone' was retired, and a retired name is never used again; released are rain", "NEW_NAME"),
+        ("snow", "no pipeline 'snow' is released; released are rain", "pipelines/snow.py"),
+    ],
+)
+def test_of_a_retired_name_no_command_releases_it_again(name, says, helps):
+    with pytest.raises(NotReleased, match=says) as error:
+        check_released(name, ["rain"], {"gone"})
+    assert helps in error.value.next
+
+
+def test_a_broker_that_serves_nothing_is_told_without_its_list_of_topics():
+    wordy = MetadataEmptyBrokerList("MetadataResponse(" + 30_000 * "x")
+    with (
+        pytest.raises(Unreachable, match=r"serves nothing now \(topic rain.metrics\)"),
+        asking("Read", "topic rain.metrics"),
+    ):
+        raise wordy
+    assert len(tell(wordy).message) < 400

@@ -190,7 +190,7 @@ def test_a_recipe_without_probabilities_has_no_log_loss():
 def test_rows_without_a_served_model_are_not_scored():
     state, _ = fold([labelled(True, number=i) for i in range(50)])
     assert minute(state) == {}
-    assert state.labels == 50
+    assert state.counting.labels == 50
 
 
 def test_an_arm_that_raised_is_counted_as_failed_and_not_scored():
@@ -257,12 +257,41 @@ def test_joiner_partitions_are_covered_apart():
 
 def test_labels_are_counted_at_200_and_its_doublings():
     _, events = fold([labelled(True, number=i) for i in range(900)])
-    assert events == [LabelsCounted(pipeline="rain", n=n, offset=n) for n in (200, 400, 800)]
+    assert events == [LabelsCounted(pipeline="rain", n=n, offset=n, newest=(0, n)) for n in (200, 400, 800)]
 
 
 def test_labels_are_counted_at_multiples_of_the_new_data_trigger_too():
     _, events = fold([labelled(True, number=i) for i in range(400)], every_labels=150)
     assert [event.n for event in events] == [150, 200, 300, 400]
+
+
+def quiet_stream(labels, **triggers):
+    """What is counted where a label comes once in ten minutes, each of them a tick."""
+    event = released()
+    policies = event.definition.policies.model_copy(update={"triggers": Triggers(**triggers)})
+    event = event.model_copy(update={"definition": event.definition.model_copy(update={"policies": policies})})
+    state = State()
+    step(state, record(event), None)
+    counted = []
+    for offset in range(labels * 10):
+        made = Tick(schedule="minute", due=NOON) if offset % 10 else labelled(True, number=offset // 10)
+        told = step(state, record(made, offset, known_ms=offset * 60_000), None)
+        counted += [one.event for one in told if isinstance(one.event, LabelsCounted)]
+    return counted
+
+
+def test_the_newest_window_is_so_many_labels_however_many_ticks_stand_between_them():
+    for counted in quiet_stream(600, every_labels=100, window_labels=200):
+        start, n = counted.newest
+        assert n == sum(1 for offset in range(start, counted.offset) if not offset % 10)
+        assert min(counted.n, 200) <= n <= 200 + 200 // 20
+        assert start or n == counted.n  # a window of all labels is the whole log, with whatever stands before them
+
+
+@pytest.mark.parametrize("triggers", [{"schedule": "0 3 * * *"}, {"on_input_drift": True}])
+def test_where_the_newest_window_may_be_asked_for_at_any_time_labels_are_counted_every_minute(triggers):
+    assert [one.n for one in quiet_stream(250, window_labels=100, **triggers)] == [*range(1, 251)]
+    assert [one.n for one in quiet_stream(250)] == [200]
 
 
 def test_the_last_numbers_are_told_when_a_pipeline_ends():

@@ -260,6 +260,15 @@ def test_inputs_that_drifted_train_where_the_policy_says_so():
     assert (requested.trigger, requested.start, "dew_point" in requested.cause) == ("input", 10_900, True)
 
 
+def test_the_newest_window_is_as_the_evaluator_told_it_and_not_so_many_offsets():
+    told = drift(kind="input", level="warning", since=900, features=("dew_point",))
+    counted = LabelsCounted(pipeline="rain", n=12_800, offset=90_000, newest=(61_000, 2_050))
+    *_, requested = fold(released(on_input_drift=True), *SERVES[1:], counted, told)
+    assert (requested.start, requested.end_at_labels) == (61_000, 2_050)
+    *_, requested = fold(released(every_labels=100), *SERVES[1:], counted)
+    assert (requested.trigger, requested.start, requested.end_at_labels) == ("new_data", 61_000, 2_050)
+
+
 def test_before_the_first_champion_an_alert_trains_nothing():
     assert fold(released(), started("a", "first-model-1"), drift()) == [FIRST]
 
