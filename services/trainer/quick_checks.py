@@ -34,11 +34,17 @@ class History:
 
 
 def quick_checks(
-    load: Callable[[], Answer], recent: Sequence[Features], history: History, predict_ms: float
+    load: Callable[[], Answer],
+    recent: Sequence[Features],
+    history: History,
+    predict_ms: float,
+    *,
+    judge_time: bool = True,
 ) -> tuple[QuickCheck, ...]:
     """Every check in order; `load` makes the answer function from the bytes. Notes the revision in the history.
 
-    A mean that jumps is noted as well, so a lasting jump holds two revisions back, not all that follow.
+    A mean that jumps is noted as well, so a lasting jump holds two revisions back, not all that follow. Where the whole
+    system is one process the time is told, not judged: every run of it gives the same.
     """
     try:
         answer = load()
@@ -52,7 +58,8 @@ def quick_checks(
         return tuple(checks)
     values, fastest_ms, failed = _ask(answer, asked)
     checks.append(QuickCheck(name="answers", passed=not failed, value=len(asked) - failed, limit=len(asked)))
-    checks.append(QuickCheck(name="predict_ms", passed=fastest_ms <= predict_ms, value=fastest_ms, limit=predict_ms))
+    in_time = fastest_ms <= predict_ms or not judge_time
+    checks.append(QuickCheck(name="predict_ms", passed=in_time, value=fastest_ms, limit=predict_ms))
     if failed:
         return tuple(checks)
     constant = _is_constant(answer, values, recent)

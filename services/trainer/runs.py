@@ -69,7 +69,8 @@ class Runs:
         self.outside = Outside(wiring, place, lambda: releases().releases, self._voice.say, processes)
         self._last: Record | None = None
         self._learned_since = False
-        self._pace = Pace(clock, simulated=wiring.clock_ms is not None)
+        self._simulated = wiring.clock_ms is not None
+        self._pace = Pace(clock, simulated=self._simulated)
         self.snapshots = 0
 
     def follow(self, live: Mapping[str, Live], ending: Collection[str]) -> int:
@@ -248,7 +249,15 @@ class Runs:
         taken, bases = {}, {}
         for name, run in self.runs.items():
             own = own_sequences(run, self._incoming.sequences)
-            taken[name], base = take(run, wiring.artifacts, policies, self.next_offset, own, pinned=name in pinned)
+            taken[name], base = take(
+                run,
+                wiring.artifacts,
+                policies,
+                self.next_offset,
+                own,
+                pinned=name in pinned,
+                judge_time=not self._simulated,
+            )
             bases[name] = base
             self._saved.note(base.uri, Revision(name, self.next_offset, now_ms, name in pinned))
         first = next(iter(self.runs.values()))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from headrace import model_bytes
 from headrace.infra.artifacts import Artifacts, Manifest
 from headrace.ranges import without
-from headrace.schemas.control import RunSnapshot
+from headrace.schemas.control import QuickCheck, RunSnapshot
 from headrace.schemas.policies import Policies
 from headrace.schemas.record import Record
 from headrace.services.trainer.beginning import Releases, begin
@@ -70,7 +70,14 @@ def own_sequences(run: Run, common: Mapping[str, int]) -> dict[str, int]:
 
 
 def take(
-    run: Run, artifacts: Artifacts, policies: Policies, offset: int, sequences: Mapping[str, int], *, pinned: bool
+    run: Run,
+    artifacts: Artifacts,
+    policies: Policies,
+    offset: int,
+    sequences: Mapping[str, int],
+    *,
+    pinned: bool,
+    judge_time: bool,
 ) -> tuple[RunSnapshot, Base]:
     """Check a run's model as it stands and store it. A pinned one gets its structural digest."""
     state, world, started = run.state, run.world, run.world.started
@@ -82,7 +89,9 @@ def take(
         return verbs(model_bytes.loads(data), world.label, world.has_probabilities)[0]
 
     gates = policies.gates
-    checks = quick_checks(load, state.recent, run.history, gates.predict_ms) if gates.quick == "on" else ()
+    checks: tuple[QuickCheck, ...] = ()
+    if gates.quick == "on":
+        checks = quick_checks(load, state.recent, run.history, gates.predict_ms, judge_time=judge_time)
     fit = all(check.passed for check in checks)
     run.unfit = 0 if fit else run.unfit + 1
     metrics = state.progress.metrics()

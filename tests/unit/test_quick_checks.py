@@ -10,8 +10,8 @@ from headrace.services.trainer.quick_checks import ASKED, FEWEST, REVISIONS, His
 RECENT = [{"x": float(n)} for n in range(40)]
 
 
-def checked(answer, recent=RECENT, history=None, predict_ms=50.0):
-    checks = quick_checks(lambda: answer, recent, history if history is not None else History(), predict_ms)
+def checked(answer, recent=RECENT, history=None, predict_ms=50.0, **more):
+    checks = quick_checks(lambda: answer, recent, history if history is not None else History(), predict_ms, **more)
     return {check.name: check for check in checks}
 
 
@@ -52,6 +52,7 @@ def test_an_answer_that_raises_or_is_not_finite_fails():
 
 def test_slow_answers_fail():
     assert failed(checked(sigmoid(), predict_ms=1e-9)) == {"predict_ms"}
+    assert failed(checked(sigmoid(), predict_ms=1e-9, judge_time=False)) == set()
 
 
 def test_constant_answers_fail_only_when_the_revision_before_was_not_constant():
