@@ -7,9 +7,9 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -37,7 +37,8 @@ from headrace.infra.kafka_producer import KafkaProducer
 
 AGAIN_S = 30.0  # a line that says the same is told again after so long
 _CHANGING = re.compile(r"\[[^]]*\]|after \d+ms|\d+ identical error\(s\) suppressed|ipv4#\S+|\d+ms|/bootstrap|/\d+:")
-TURN_S, LEADER_S = 2.0, 45.0
+TURN_S, ASK_S, LEADER_S = 2.0, 4.0, 45.0
+Answer = TypeVar("Answer")
 KNOWN_LINES = ("experimental", "SASL authentication error", "certificate verify failed")  # the first: gapless
 
 
@@ -117,17 +118,16 @@ class KafkaBus:
         ]
         if not new:
             return
-        for topic, future in self._admin().create_topics(new, operation_timeout=ADMIN_S).items():
-            try:
-                future.result(timeout=ADMIN_S)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise explained(error.args[0], topic, self.bootstrap, "Create") from error
+        self._again(lambda admin: self._create(admin, new))
         self._await_leaders({spec.name for spec in specs})
 
     def topic_config(self, topic: str) -> dict[str, str]:
-        future = next(iter(self._admin().describe_configs([ConfigResource(ResourceType.TOPIC, topic)]).values()))
-        entries = self._result(future, topic, "DescribeConfigs")
+        asked = [ConfigResource(ResourceType.TOPIC, topic)]
+        entries = self._again(
+            lambda admin: self._result(
+                next(iter(admin.describe_configs(asked, request_timeout=ASK_S).values())), topic, "DescribeConfigs"
+            )
+        )
         return {name: entry.value for name, entry in entries.items() if entry.value is not None}
 
     def close(self) -> None:
@@ -139,7 +139,11 @@ class KafkaBus:
         return self._admin_client
 
     def _described(self, topic: str) -> Any:
-        return self._result(self._admin().describe_topics(TopicCollection([topic]))[topic], topic)
+        return self._again(
+            lambda admin: self._result(
+                admin.describe_topics(TopicCollection([topic]), request_timeout=ASK_S)[topic], topic
+            )
+        )
 
     def _metadata(self) -> dict[str, Any]:
         """All topics that this user may see. Asks in short turns, as a broker that refuses looks like none at all."""
@@ -170,24 +174,50 @@ class KafkaBus:
             time.sleep(0.02)
 
     def _offset(self, part: TopicPartition, spec: Any) -> int:
-        """The leader of a new topic may not know yet that it is, a killed broker has to register first: ask again."""
-        deadline = time.monotonic() + LEADER_S
+        def ask(admin: AdminClient) -> int:
+            future = next(iter(admin.list_offsets({part: spec}, request_timeout=ASK_S).values()))
+            offset = int(self._result(future, part.topic).offset)
+            if offset < 0:  # what librdkafka says, without an error, where the connection broke before the answer
+                raise Unavailable(f"the leader of {part.topic} partition {part.partition} went away while it was asked")
+            return offset
+
+        # the leader of a new topic may not know yet that it is, a killed broker has to register first
+        return self._again(ask, LEADER_S)
+
+    def _again(self, ask: Callable[[AdminClient], Answer], limit_s: float = ADMIN_S) -> Answer:
+        """Ask until there is an answer, each time through a new client: one waits for the leaders that it knows of,
+        and where these are gone it does not hear of others.
+        """
+        deadline = time.monotonic() + limit_s
         while True:
-            future = next(iter(self._admin().list_offsets({part: spec}, request_timeout=ADMIN_S).values()))
             try:
-                return int(self._result(future, part.topic).offset)
+                return ask(self._admin())
             except Unavailable:
+                self._admin_client = None
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(0.02)
+                time.sleep(0.05)
+
+    def _create(self, admin: AdminClient, new: list[NewTopic]) -> None:
+        for topic, future in admin.create_topics(new, operation_timeout=ADMIN_S, request_timeout=ADMIN_S).items():
+            try:
+                future.result(timeout=ADMIN_S)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise explained(error.args[0], topic, self.bootstrap, "Create") from error
+            except FutureTimeout as error:
+                raise self._silent() from error
 
     def _result(self, future: Any, topic: str, right: str = "Read") -> Any:
         try:
-            return future.result(timeout=ADMIN_S)
+            return future.result(timeout=2 * ASK_S)
         except KafkaException as error:
             raise explained(error.args[0], topic, self.bootstrap, right) from error
         except FutureTimeout as error:
-            raise Unavailable(f"the broker at {self.bootstrap} did not answer within {ADMIN_S:g} s") from error
+            raise self._silent() from error
+
+    def _silent(self) -> Unavailable:
+        return Unavailable(f"the broker at {self.bootstrap} did not answer within {ADMIN_S:g} s")
 
 
 class Quiet(logging.Filter):

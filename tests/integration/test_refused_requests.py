@@ -1,4 +1,4 @@
-"""On genuine Kafka: a request that its broker refuses while the next one is at hand. Nothing is lost, all in order."""
+"""On genuine Kafka: a request that its broker refuses while the next one is at hand, or that gets no answer."""
 
 import socket
 import struct
@@ -14,17 +14,20 @@ from headrace.infra.bus import TopicSpec
 from headrace.infra.kafka_bus import KafkaBus
 
 pytestmark = pytest.mark.kafka
-PRODUCE, NOT_LEADER = 0, 6
+PRODUCE, LIST_OFFSETS, NOT_LEADER = 0, 2, 6
 COMPANY_S = 0.5  # how long a refusal waits for a second request behind the first
 
 
 class Between:
-    """Between clients and a broker: answers one produce request itself, as a broker that is not yet leader would."""
+    """Between clients and a broker: answers one produce request itself, as a broker that is not yet leader would, or
+    breaks the connection at a request for offsets, as one does that is killed.
+    """
 
     def __init__(self, broker_port):
         self._broker_port, self._listener = broker_port, socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._topic, self.holds = "", threading.Event()
+        self.breaks = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def refuse_next(self, topic):
@@ -49,6 +52,10 @@ class Between:
             while size := incoming.read(4):
                 request = incoming.read(struct.unpack(">i", size)[0])
                 key, version, correlation = struct.unpack(">hhi", request[:8])
+                if key == LIST_OFFSETS and self.breaks:
+                    self.breaks = False
+                    client.shutdown(socket.SHUT_RDWR)
+                    return
                 if key == PRODUCE and self._topic:
                     assert 9 <= version <= 12, f"the answer below is not of version {version}"
                     topic, self._topic = self._topic, ""
@@ -117,3 +124,13 @@ def test_what_a_user_published_first_is_not_taken_for_written_as_the_next_is(bet
     with Client(between.address) as client:
         producer = client._producer
         is_told_in_order(between, "user", until, lambda value: producer.send("user", value), producer.flush)
+
+
+def test_an_end_of_the_log_that_nobody_told_is_asked_for_again(between):
+    bus = KafkaBus(between.address)
+    bus.create_topics([TopicSpec("asked", 1, {})])
+    assert bus.offsets(("asked", 0)) == (0, 0)
+    between.breaks = True
+    assert bus.offsets(("asked", 0)) == (0, 0)
+    assert not between.breaks
+    bus.close()
