@@ -129,7 +129,7 @@ def read_range(
     What cannot be decoded is left out, as every fold leaves it out. `limit_s` is how long nothing may come. Raises
     BusError where the range is no longer, or not yet, in the log.
     """
-    first, after = bus.offsets(place)
+    first, after = bus.offsets(place, at_least=end)
     if start < first or end > after:
         raise BusError(f"{place[0]} partition {place[1]} holds offsets {first} to {after}, not {start} to {end}")
     reader = bus.reader()

@@ -38,6 +38,7 @@ from headrace.infra.kafka_producer import KafkaProducer
 AGAIN_S = 30.0  # a line that says the same is told again after so long
 _CHANGING = re.compile(r"\[[^]]*\]|after \d+ms|\d+ identical error\(s\) suppressed|ipv4#\S+|\d+ms|/bootstrap|/\d+:")
 TURN_S, ASK_S, LEADER_S = 2.0, 4.0, 45.0
+THAWED_S = 5.0  # a leader that stood still goes on as one, though another has taken its place, until it hears of that
 Answer = TypeVar("Answer")
 KNOWN_LINES = ("experimental", "SASL authentication error", "certificate verify failed")  # the first: gapless
 
@@ -103,11 +104,16 @@ class KafkaBus:
         # librdkafka shows Kafka's UUID as unpadded base64, other clients as hex digits
         return base64.urlsafe_b64decode(str(found.topic_id).replace("+", "-").replace("/", "_") + "==").hex()
 
-    def offsets(self, place: Place) -> tuple[int, int]:
+    def offsets(self, place: Place, at_least: int = 0) -> tuple[int, int]:
         if self.partitions(place[0]) is None:  # list_offsets does not name the topic it misses
             raise TopicMissing(missing(place[0]))
-        part = TopicPartition(*place)
-        return self._offset(part, OffsetSpec.earliest()), self._offset(part, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        part, deadline = TopicPartition(*place), time.monotonic() + THAWED_S
+        while True:
+            first, end = self._offset(part, OffsetSpec.earliest()), self._offset(part, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+            if end >= at_least or time.monotonic() > deadline:
+                return first, end
+            self._admin_client = None
+            time.sleep(0.1)
 
     def create_topics(self, specs: Sequence[TopicSpec]) -> None:
         existing = self._metadata()

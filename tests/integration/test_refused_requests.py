@@ -1,4 +1,4 @@
-"""On genuine Kafka: a request that its broker refuses while the next one is at hand, or that gets no answer."""
+"""On genuine Kafka: requests that their broker refuses, leaves unanswered, or answers with what was so before."""
 
 import socket
 import struct
@@ -19,15 +19,15 @@ COMPANY_S = 0.5  # how long a refusal waits for a second request behind the firs
 
 
 class Between:
-    """Between clients and a broker: answers one produce request itself, as a broker that is not yet leader would, or
-    breaks the connection at a request for offsets, as one does that is killed.
+    """Between clients and a broker: answers one produce request itself, as a broker that is not yet leader would, or a
+    request for offsets as one that is killed (it breaks the connection) or as one that stood still: the log is empty.
     """
 
     def __init__(self, broker_port):
         self._broker_port, self._listener = broker_port, socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._topic, self.holds = "", threading.Event()
-        self.breaks = False
+        self.breaks, self.stale = False, 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def refuse_next(self, topic):
@@ -53,10 +53,14 @@ class Between:
                 request = incoming.read(struct.unpack(">i", size)[0])
                 key, version, correlation = struct.unpack(">hhi", request[:8])
                 if key == LIST_OFFSETS and self.breaks:
-                    self.breaks = False
+                    self.breaks, self.stale = False, 0
                     client.shutdown(socket.SHUT_RDWR)
                     return
-                if key == PRODUCE and self._topic:
+                if key == LIST_OFFSETS and self.stale:
+                    assert version == 7, f"the answer is not of version {version}"
+                    self.stale -= 1
+                    client.sendall(end_of_an_empty_log(correlation, b"stale"))
+                elif key == PRODUCE and self._topic:
                     assert 9 <= version <= 12, f"the answer below is not of version {version}"
                     topic, self._topic = self._topic, ""
                     self.holds.set()
@@ -79,6 +83,15 @@ def refusal(correlation, topic):
     none = no_tags = b"\x00"
     partition = struct.pack(">ihqqq", 0, NOT_LEADER, -1, -1, -1) + b"\x01" + none + no_tags
     body = b"\x02" + bytes([len(topic) + 1]) + topic + b"\x02" + partition + no_tags + struct.pack(">i", 0) + no_tags
+    answer = struct.pack(">i", correlation) + no_tags + body
+    return struct.pack(">i", len(answer)) + answer
+
+
+def end_of_an_empty_log(correlation, topic):
+    """A response to a request for offsets (version 7): partition 0 of this topic holds nothing."""
+    no_tags = b"\x00"
+    partition = struct.pack(">ihqqi", 0, 0, -1, 0, 0) + no_tags
+    body = struct.pack(">i", 0) + b"\x02" + bytes([len(topic) + 1]) + topic + b"\x02" + partition + no_tags + no_tags
     answer = struct.pack(">i", correlation) + no_tags + body
     return struct.pack(">i", len(answer)) + answer
 
@@ -133,4 +146,19 @@ def test_an_end_of_the_log_that_nobody_told_is_asked_for_again(between):
     between.breaks = True
     assert bus.offsets(("asked", 0)) == (0, 0)
     assert not between.breaks
+    bus.close()
+
+
+def test_an_end_of_the_log_before_what_was_read_of_it_is_asked_for_again(between):
+    bus = KafkaBus(between.address)
+    bus.create_topics([TopicSpec("stale", 1, {})])
+    producer = bus.producer("test")
+    producer.produce("stale", 0, None, b"one", [], 0)
+    producer.flush()
+    between.stale = 2
+    assert bus.offsets(("stale", 0)) == (0, 0)
+    between.stale = 2
+    assert bus.offsets(("stale", 0), at_least=1) == (0, 1)
+    assert between.stale == 0
+    producer.close()
     bus.close()
