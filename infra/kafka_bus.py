@@ -37,7 +37,7 @@ from headrace.infra.kafka_producer import KafkaProducer
 
 AGAIN_S = 30.0  # a line that says the same is told again after so long
 _CHANGING = re.compile(r"\[[^]]*\]|after \d+ms|\d+ identical error\(s\) suppressed|ipv4#\S+|\d+ms|/bootstrap|/\d+:")
-TURN_S, ASK_S, LEADER_S = 2.0, 4.0, 45.0
+TURN_S, ASK_S, CREATE_S, LEADER_S = 2.0, 4.0, 8.0, 45.0
 THAWED_S = 5.0  # a leader that stood still goes on as one, though another has taken its place, until it hears of that
 Answer = TypeVar("Answer")
 KNOWN_LINES = ("experimental", "SASL authentication error", "certificate verify failed")  # the first: gapless
@@ -124,7 +124,7 @@ class KafkaBus:
         ]
         if not new:
             return
-        self._again(lambda admin: self._create(admin, new))
+        self._again(lambda admin: self._create(admin, new), LEADER_S)
         self._await_leaders({spec.name for spec in specs})
 
     def topic_config(self, topic: str) -> dict[str, str]:
@@ -205,9 +205,9 @@ class KafkaBus:
                 time.sleep(0.05)
 
     def _create(self, admin: AdminClient, new: list[NewTopic]) -> None:
-        for topic, future in admin.create_topics(new, operation_timeout=ADMIN_S, request_timeout=ADMIN_S).items():
+        for topic, future in admin.create_topics(new, operation_timeout=CREATE_S, request_timeout=CREATE_S).items():
             try:
-                future.result(timeout=ADMIN_S)
+                future.result(timeout=2 * CREATE_S)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise explained(error.args[0], topic, self.bootstrap, "Create") from error
@@ -223,7 +223,7 @@ class KafkaBus:
             raise self._silent() from error
 
     def _silent(self) -> Unavailable:
-        return Unavailable(f"the broker at {self.bootstrap} did not answer within {ADMIN_S:g} s")
+        return Unavailable(f"the broker at {self.bootstrap} did not answer in time")
 
 
 class Quiet(logging.Filter):

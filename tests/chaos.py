@@ -1,5 +1,6 @@
 """A stack of services under a stream of rows while it is killed and frozen at random, and what must hold afterwards."""
 
+import contextlib
 import json
 import os
 import random
@@ -59,6 +60,8 @@ class Watch:
                 self._asked = self._asked or self._stack.groups()
                 groups = self._stack.group_offsets(self._asked, *GROUPS)
             except Exception:  # the broker is away; a client that saw it go may have lost it for good
+                with contextlib.suppress(Exception):
+                    self._asked.close()
                 self._admin, self._asked = self._stack.admin(), None
                 continue
             self.looks += 1
