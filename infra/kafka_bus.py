@@ -113,7 +113,7 @@ class KafkaBus:
             if end >= at_least or time.monotonic() > deadline:
                 return first, end
             self._admin_client = None
-            time.sleep(0.1)
+            time.sleep(0.5)
 
     def create_topics(self, specs: Sequence[TopicSpec]) -> None:
         existing = self._metadata()
@@ -194,7 +194,7 @@ class KafkaBus:
         """Ask until there is an answer, each time through a new client: one waits for the leaders that it knows of,
         and where these are gone it does not hear of others.
         """
-        deadline = time.monotonic() + limit_s
+        pause_s, deadline = 0.05, time.monotonic() + limit_s
         while True:
             try:
                 return ask(self._admin())
@@ -202,7 +202,8 @@ class KafkaBus:
                 self._admin_client = None
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(0.05)
+            time.sleep(pause_s)  # a client is a dozen threads, and all services ask while no broker answers
+            pause_s = min(2 * pause_s, 1.0)
 
     def _create(self, admin: AdminClient, new: list[NewTopic]) -> None:
         for topic, future in admin.create_topics(new, operation_timeout=CREATE_S, request_timeout=CREATE_S).items():

@@ -22,7 +22,9 @@ REPLICATED = {
     "transaction.state.log.min.isr": "2",
     "share.coordinator.state.topic.replication.factor": "3",
     "share.coordinator.state.topic.min.isr": "2",
-    "broker.session.timeout.ms": "6000",  # three on a small machine may be late
+    # three on a small machine may be late
+    "broker.session.timeout.ms": "6000",
+    "initial.broker.registration.timeout.ms": "300000",
 }
 SOON_S, PAST_SESSION_S = 1.0, 8.0  # when one that was killed is started again; a session lasts 6 s
 
