@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 USERS, OPERATORS = "users", "operators"
 PRINCIPALS = (*SERVICES, USERS, OPERATORS)
+LEADER = "headrace-scheduler-__assignor-__leader"  # schedulers; who has the one partition of this topic leads
 AT_ONCE = 200  # rights in one request to the broker
 
 
@@ -44,9 +45,7 @@ def rights(pipelines: Sequence[str] = (), namespace: str = "") -> list[Right]:
     for topic in TOPICS.values():
         for name in _names(topic, pipelines, namespace):
             found += _of_topic(topic, name)
-    # the leader among schedulers is whom Kafka gives the one partition of this topic, which Faust makes by itself
-    leader = f"{namespace}headrace-scheduler-__assignor-__leader"
-    found += [Right("scheduler", operation, "topic", leader) for operation in ("Create", "Read")]
+    found += [Right("scheduler", operation, "topic", namespace + LEADER) for operation in ("Create", "Read")]
     members = {fold.service for fold in FOLDS} | {"scheduler"}
     for service in SERVICES:  # the recorder joins no group, but its client looks for the one that it is named after
         operation = "Read" if service in members else "Describe"

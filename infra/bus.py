@@ -166,8 +166,10 @@ class Bus(Protocol):
     def topic_id(self, topic: str) -> str:
         """The topic's id as 32 hex digits; another one after delete and recreate. Raises TopicMissing."""
 
-    def offsets(self, place: Place) -> tuple[int, int]:
-        """The first offset still kept and the next one to be written. Raises TopicMissing."""
+    def offsets(self, place: Place, at_least: int = 0) -> tuple[int, int]:
+        """The first offset still kept and the next one to be written, which is asked for again where it is less than
+        `at_least`: it was seen already, and a broker may not know yet. Raises TopicMissing.
+        """
 
     def create_topics(self, specs: Sequence[TopicSpec]) -> None:
         """Create those that do not exist; others are left as they are."""

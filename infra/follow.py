@@ -13,6 +13,7 @@ from headrace.schemas.record import Record
 from headrace.schemas.topics import full_name
 
 BATCH = 500
+MISSING_S = 1.0  # how often a topic is looked for that does not exist
 
 
 class Follower:
@@ -24,16 +25,22 @@ class Follower:
         self._next: dict[Place, int] = {}
         self._incoming: dict[Place, Incoming] = {}
         self._grown = False
+        self._missing: dict[str, int | None] = {}
+        self._look_at = 0.0
         for topic in topics:
             self.add(topic)
 
     def add(self, topic: str, last: int | None = None) -> None:
         """Follow one more topic (named as the broker knows it), or only its `last` records and what comes.
 
-        Does nothing for one that is followed already.
+        Does nothing for one that is followed already. One that does not exist is followed once it does: of several
+        brokers each hears of a new topic when it does.
         """
+        if (topic, 0) in self._next:
+            return
         count = self._bus.partitions(topic)
-        if count is None or (topic, 0) in self._next:
+        if count is None:
+            self._missing[topic], self._look_at = last, time.monotonic() + MISSING_S
             return
         for partition in range(count):
             place = (topic, partition)
@@ -45,6 +52,10 @@ class Follower:
     def poll(self, timeout_s: float = 0.0) -> list[Record]:
         """What came since the last call; a record that cannot be decoded is left out."""
         records: list[Record] = []
+        if self._missing and time.monotonic() >= self._look_at:
+            missing, self._missing = self._missing, {}
+            for topic, last in missing.items():
+                self.add(topic, last)
         if not self._next:
             return records
         if self._grown:  # once for all that were added: a second assignment waits for the fetch of the first, 0.5 s
@@ -129,7 +140,7 @@ def read_range(
     What cannot be decoded is left out, as every fold leaves it out. `limit_s` is how long nothing may come. Raises
     BusError where the range is no longer, or not yet, in the log.
     """
-    first, after = bus.offsets(place)
+    first, after = bus.offsets(place, at_least=end)
     if start < first or end > after:
         raise BusError(f"{place[0]} partition {place[1]} holds offsets {first} to {after}, not {start} to {end}")
     reader = bus.reader()

@@ -32,13 +32,14 @@ from headrace.infra.bus import (
     Unavailable,
 )
 from headrace.infra.kafka_consumer import ADMIN_S, KafkaGroupConsumer, KafkaReader
-from headrace.infra.kafka_errors import FORBIDDEN, MISSING, Refusals, explained, missing
+from headrace.infra.kafka_errors import Refusals, explained, missing
 from headrace.infra.kafka_producer import KafkaProducer
 
-T = TypeVar("T")
 AGAIN_S = 30.0  # a line that says the same is told again after so long
 _CHANGING = re.compile(r"\[[^]]*\]|after \d+ms|\d+ identical error\(s\) suppressed|ipv4#\S+|\d+ms|/bootstrap|/\d+:")
-TURN_S, LEADER_S = 2.0, 45.0
+TURN_S, ASK_S, CREATE_S, LEADER_S = 2.0, 4.0, 8.0, 45.0
+THAWED_S = 5.0  # a leader that stood still goes on as one, though another has taken its place, until it hears of that
+Answer = TypeVar("Answer")
 KNOWN_LINES = ("experimental", "SASL authentication error", "certificate verify failed")  # the first: gapless
 
 
@@ -100,11 +101,16 @@ class KafkaBus:
         # librdkafka shows Kafka's UUID as unpadded base64, other clients as hex digits
         return base64.urlsafe_b64decode(str(found.topic_id).replace("+", "-").replace("/", "_") + "==").hex()
 
-    def offsets(self, place: Place) -> tuple[int, int]:
+    def offsets(self, place: Place, at_least: int = 0) -> tuple[int, int]:
         if self.partitions(place[0]) is None:  # list_offsets does not name the topic it misses
             raise TopicMissing(missing(place[0]))
-        part = TopicPartition(*place)
-        return self._offset(part, OffsetSpec.earliest()), self._offset(part, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        part, deadline = TopicPartition(*place), time.monotonic() + THAWED_S
+        while True:
+            first, end = self._offset(part, OffsetSpec.earliest()), self._offset(part, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+            if end >= at_least or time.monotonic() > deadline:
+                return first, end
+            self._admin_client = None
+            time.sleep(0.5)
 
     def create_topics(self, specs: Sequence[TopicSpec]) -> None:
         existing = self._metadata()
@@ -115,17 +121,16 @@ class KafkaBus:
         ]
         if not new:
             return
-        for topic, future in self._admin().create_topics(new, operation_timeout=ADMIN_S).items():
-            try:
-                future.result(timeout=ADMIN_S)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise explained(error.args[0], topic, self.bootstrap, "Create") from error
+        self._again(lambda admin: self._create(admin, new), LEADER_S)
         self._await_leaders({spec.name for spec in specs})
 
     def topic_config(self, topic: str) -> dict[str, str]:
-        future = next(iter(self._admin().describe_configs([ConfigResource(ResourceType.TOPIC, topic)]).values()))
-        entries = self._result(future, topic, "DescribeConfigs")
+        asked = [ConfigResource(ResourceType.TOPIC, topic)]
+        entries = self._again(
+            lambda admin: self._result(
+                next(iter(admin.describe_configs(asked, request_timeout=ASK_S).values())), topic, "DescribeConfigs"
+            )
+        )
         return {name: entry.value for name, entry in entries.items() if entry.value is not None}
 
     def close(self) -> None:
@@ -138,35 +143,22 @@ class KafkaBus:
 
     def _described(self, topic: str) -> Any:
         """One topic. To be told of all that there are takes 67 ms where there are 2,000, of one 1 ms."""
-
-        def ask(admin: AdminClient) -> Any:
-            return admin.describe_topics(TopicCollection([topic]), request_timeout=TURN_S)[topic].result(2 * TURN_S)
-
-        return self._in_turns(ask, topic)
+        return self._again(
+            lambda admin: self._result(
+                admin.describe_topics(TopicCollection([topic]), request_timeout=ASK_S)[topic], topic
+            )
+        )
 
     def _metadata(self) -> dict[str, Any]:
         """All topics that this user may see."""
 
         def ask(admin: AdminClient) -> dict[str, Any]:
-            return admin.list_topics(timeout=TURN_S).topics
-
-        return self._in_turns(ask)
-
-    def _in_turns(self, ask: Callable[[AdminClient], T], topic: str = "") -> T:
-        """Asks in short turns, as a broker that refuses this user looks like none at all."""
-        deadline = time.monotonic() + ADMIN_S
-        while True:
             try:
-                return ask(self._admin())
-            except (KafkaException, FutureTimeout) as error:
-                said = error.args[0] if error.args else KafkaError(KafkaError._TIMED_OUT)
-                if said.code() in MISSING | FORBIDDEN.keys():
-                    raise explained(said, topic, self.bootstrap) from error
-                self._admin().poll(0)
-                self._refusals.raise_any()
-                self._admin_client = None  # one that lost every broker never finds them again (see kafka_lifeline)
-                if time.monotonic() > deadline:
-                    raise explained(said, "", self.bootstrap) from error
+                return admin.list_topics(timeout=TURN_S).topics
+            except KafkaException as error:
+                raise Unavailable(str(explained(error.args[0], "", self.bootstrap))) from error
+
+        return self._again(ask)
 
     def _await_leaders(self, topics: set[str]) -> None:
         deadline = time.monotonic() + ADMIN_S
@@ -184,24 +176,55 @@ class KafkaBus:
             time.sleep(0.02)
 
     def _offset(self, part: TopicPartition, spec: Any) -> int:
-        """The leader of a new topic may not know yet that it is, a killed broker has to register first: ask again."""
-        deadline = time.monotonic() + LEADER_S
+        def ask(admin: AdminClient) -> int:
+            future = next(iter(admin.list_offsets({part: spec}, request_timeout=ASK_S).values()))
+            offset = int(self._result(future, part.topic).offset)
+            if offset < 0:  # what librdkafka says, without an error, where the connection broke before the answer
+                raise Unavailable(f"the leader of {part.topic} partition {part.partition} went away while it was asked")
+            return offset
+
+        # the leader of a new topic may not know yet that it is, a killed broker has to register first
+        return self._again(ask, LEADER_S)
+
+    def _again(self, ask: Callable[[AdminClient], Answer], limit_s: float | None = None) -> Answer:
+        """Ask until there is an answer, each time through a new client: one waits for the leaders that it knows of,
+        and where these are gone it does not hear of others (or, having lost every broker, of none: kafka_lifeline).
+
+        Asks in short turns, as a broker that refuses this user looks like none at all.
+        """
+        pause_s, deadline = 0.05, time.monotonic() + (ADMIN_S if limit_s is None else limit_s)
         while True:
-            future = next(iter(self._admin().list_offsets({part: spec}, request_timeout=ADMIN_S).values()))
             try:
-                return int(self._result(future, part.topic).offset)
+                return ask(self._admin())
             except Unavailable:
+                self._admin().poll(0)
+                self._refusals.raise_any()
+                self._admin_client = None
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(0.02)
+            time.sleep(pause_s)  # a client is a dozen threads, and all services ask while no broker answers
+            pause_s = min(2 * pause_s, 1.0)
+
+    def _create(self, admin: AdminClient, new: list[NewTopic]) -> None:
+        for topic, future in admin.create_topics(new, operation_timeout=CREATE_S, request_timeout=CREATE_S).items():
+            try:
+                future.result(timeout=2 * CREATE_S)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise explained(error.args[0], topic, self.bootstrap, "Create") from error
+            except FutureTimeout as error:
+                raise self._silent() from error
 
     def _result(self, future: Any, topic: str, right: str = "Read") -> Any:
         try:
-            return future.result(timeout=ADMIN_S)
+            return future.result(timeout=2 * ASK_S)
         except KafkaException as error:
             raise explained(error.args[0], topic, self.bootstrap, right) from error
         except FutureTimeout as error:
-            raise Unavailable(f"the broker at {self.bootstrap} did not answer within {ADMIN_S:g} s") from error
+            raise self._silent() from error
+
+    def _silent(self) -> Unavailable:
+        return Unavailable(f"the broker at {self.bootstrap} did not answer in time")
 
 
 class Quiet(logging.Filter):

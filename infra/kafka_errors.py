@@ -31,6 +31,7 @@ TRANSIENT = {
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.OFFSET_NOT_AVAILABLE,
     KafkaError._NOENT,  # "no leaders found"
+    KafkaError._DESTROY_BROKER,  # the client let go of a broker while it asked it
 }
 # a commit in the middle of a rebalance: not taken, and not needed; offsets are mirrored again after it
 REBALANCING = {

@@ -87,7 +87,7 @@ def launch(
     if archive.exists():
         java.insert(1, f"-XX:SharedArchiveFile={archive}")
     if not (folder / "data" / "meta.properties").exists():
-        tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", str(properties)]
+        tool = ["kafka.tools.StorageTool", "format", *_cluster(more), "-c", str(properties)]
         done = _run([*java, *tool], FORMAT_S)
         if done.returncode != 0:
             raise NoBroker(explain(done.stdout + done.stderr))
@@ -153,9 +153,13 @@ def _run(command: list[str], limit_s: float) -> subprocess.CompletedProcess[str]
     )
 
 
-def _cluster_id() -> str:
-    """A UUID as Kafka writes it; one that begins with a dash would look like an option."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
+def _cluster(more: Mapping[str, str]) -> list[str]:
+    """What a node is formatted as: one by itself, or one of the voters that are named, who must have one id."""
+    voters = more.get("controller.quorum.voters")
+    id_ = uuid.uuid5(uuid.NAMESPACE_OID, voters) if voters else uuid.uuid4()
+    # as Kafka writes it; one that begins with a dash would look like an option
+    written = base64.urlsafe_b64encode(id_.bytes).decode().rstrip("=").replace("-", "A")
+    return [*([] if voters else ["--standalone"]), "-t", written]
 
 
 def _last_words(output: str) -> str:

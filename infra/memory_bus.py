@@ -66,7 +66,7 @@ class MemoryBus:
     def topic_id(self, topic: str) -> str:
         return self._topics.topic(topic).id
 
-    def offsets(self, place: Place) -> tuple[int, int]:
+    def offsets(self, place: Place, at_least: int = 0) -> tuple[int, int]:
         log = self._topics.log(place)
         return log.first, log.end
 

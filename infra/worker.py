@@ -212,12 +212,12 @@ class Worker:
 
     def _start(self, committed: int) -> int:
         topic, _ = self.place
-        first, end = self._bus.offsets(self.place)
-        partitions = self._bus.partitions(topic) or 0
         if self._incarnation and self._void is None:
             self._void = committed
         if committed == self._void:  # of the log before it was cut back
             committed = 0
+        first, end = self._bus.offsets(self.place, at_least=max(self.offset, committed))
+        partitions = self._bus.partitions(topic) or 0
         log = Log(partitions, first, end, committed)
         if self._saved_meta is not None:
             check_state(self.fold, self.place, log, self.offset, self._saved_meta)

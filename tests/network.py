@@ -7,7 +7,7 @@ import threading
 import time
 from typing import NamedTuple
 
-PRODUCE = 0
+PRODUCE, LIST_OFFSETS = 0, 2
 NOT_LEADER = 6
 LATE_S = 0.3
 # what may become of a request: its broker refuses it (a produce request of one partition), it never arrives, its
@@ -27,7 +27,10 @@ class Request(NamedTuple):
 
 
 class Network:
-    """A proxy at `address`; `fault(request)` says what becomes of a request, None for nothing. Many threads ask it."""
+    """A proxy at `address`; `fault(request)` says what becomes of a request, None for nothing, or is its answer.
+
+    Many threads ask it.
+    """
 
     def __init__(self, broker_port, fault=lambda request: None):
         self.fault, self._broker_port = fault, broker_port
@@ -73,8 +76,8 @@ class Connection:
             fault = self._network.fault(request)
             if fault == LOST:
                 return
-            if fault == REFUSED:
-                self._answer(refusal(request))
+            if fault == REFUSED or isinstance(fault, bytes):
+                self._answer(refusal(request) if fault == REFUSED else fault)
                 continue
             if fault == LATE:
                 time.sleep(LATE_S)  # it is the fault
@@ -126,6 +129,15 @@ def refusal(request):
     none = no_tags = b"\x00"
     told = struct.pack(">ihqqq", partition, NOT_LEADER, -1, -1, -1) + b"\x01" + none + no_tags
     body = b"\x02" + bytes([len(topic) + 1]) + topic + b"\x02" + told + no_tags + struct.pack(">i", 0) + no_tags
+    return struct.pack(">i", request.correlation) + no_tags + body
+
+
+def end_of_an_empty_log(request, topic):
+    """The answer to a request for offsets (version 7): partition 0 of this topic holds nothing."""
+    assert request.version == 7, f"a request for offsets of version {request.version}"
+    no_tags = b"\x00"
+    told = struct.pack(">ihqqi", 0, 0, -1, 0, 0) + no_tags
+    body = struct.pack(">i", 0) + b"\x02" + bytes([len(topic) + 1]) + topic + b"\x02" + told + no_tags + no_tags
     return struct.pack(">i", request.correlation) + no_tags + body
 
 

@@ -199,8 +199,8 @@ class Recorder:
             self._reader.assign({place: source.next_offset for place, source in self._sources.items()})
 
     def _source(self, place: Place, topic_id: str) -> Source:
-        first, end = self._bus.offsets(place)
         position = self._positions.get(place)
+        first, end = self._bus.offsets(place, at_least=position.next_offset if position is not None else 0)
         where = f"{place[0]} partition {place[1]}"
         aside = f"Move {self.store.path} aside: the recorder then makes a new store from what the log holds."
         if position is None:

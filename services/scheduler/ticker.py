@@ -18,7 +18,8 @@ import faust
 from aiokafka.errors import TopicAuthorizationFailedError
 
 from headrace.infra import words
-from headrace.infra.bus import BusError, NotAuthorized
+from headrace.infra.acls import LEADER
+from headrace.infra.bus import BusError, NotAuthorized, TopicSpec
 from headrace.infra.follow import Pipelines
 from headrace.infra.service import Wiring
 from headrace.infra.settings import Settings
@@ -41,6 +42,8 @@ class Ticker:
         for name in ("faust", "mode", "aiokafka"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self._settings, self._key = wiring.settings, wiring.key
+        # Faust would make it with one copy, and without the broker that has this nobody would lead
+        wiring.bus.create_topics([TopicSpec(wiring.namespace + LEADER, 1, {})])
         self._pipelines = Pipelines(wiring.bus, wiring.namespace)
         self._app: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None

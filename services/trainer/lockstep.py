@@ -93,7 +93,7 @@ class Lockstep:
     def _check_log(self, worker: Runs, start: int) -> None:
         """Raises HistoryGone, BeyondLog: a run learns its range without a gap, or it is another model."""
         topic, partition = worker.place
-        first, end = self._wiring.bus.offsets(worker.place)
+        first, end = self._wiring.bus.offsets(worker.place, at_least=start)
         where = f"the runs of {worker.pipeline} stand at offset {start} of {topic} partition {partition}"
         mend = "Put the topic back from a backup, or release the pipeline under a new name: headrace release"
         if start < first:

@@ -112,7 +112,7 @@ class Runs:
         if self.outside.meeting == NEVER:
             return 0
         if not self.runs:
-            end = self._wiring.bus.offsets(self.place)[1]
+            end = self._wiring.bus.offsets(self.place, at_least=self.outside.meeting)[1]
             self.next_offset, self._last, self.misplaced = min(self.outside.meeting, end), None, True
         if self.outside.meeting > self.next_offset:
             return 0
@@ -140,7 +140,7 @@ class Runs:
 
     def start(self, committed: int | None) -> int:
         """Where to read from until it is known which runs live."""
-        first, end = self._wiring.bus.offsets(self.place)
+        first, end = self._wiring.bus.offsets(self.place, at_least=self.next_offset)
         return min(max(self.next_offset, first), end)
 
     def _resume(self, live: Mapping[str, Live]) -> int:

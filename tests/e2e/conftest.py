@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from cluster import NODES, Cluster
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient
 
@@ -54,7 +55,8 @@ class Stack:
             return follower.read_to_end()
 
     def raw_count(self, name: str, pipeline: str = "") -> int:
-        return self.bus.offsets((self.topic(name, pipeline), 0))[1]
+        topic = self.topic(name, pipeline)
+        return sum(self.bus.offsets((topic, number))[1] for number in range(self.bus.partitions(topic)))
 
     def admin(self) -> AdminClient:
         """A client of one's own: one that two threads share may keep both waiting."""
@@ -131,6 +133,26 @@ def own_stack(own_broker, namespace, tmp_path, monkeypatch):
 def stack_at(namespace, tmp_path, monkeypatch):
     """All services, up, at a broker's address: `with stack_at(address) as stack`."""
     return lambda address: running(address, namespace, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    """Three brokers that a test may kill."""
+    if not (shutil.which("java") and shutil.which("mvn")):
+        pytest.skip("needs Java 17 and Maven for a genuine Kafka broker")
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        made.start(*NODES)
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def replicated_stack(cluster, namespace, tmp_path, monkeypatch):
+    """All services, up, on three brokers."""
+    with running(cluster.address, namespace, tmp_path, monkeypatch) as made:
+        yield made
 
 
 @pytest.fixture

@@ -4,14 +4,11 @@ import json
 import threading
 import time
 import urllib.request
-from collections import Counter
 from itertools import count
 
 import pytest
 import rain
-from river import linear_model, preprocessing
 
-from headrace import model_bytes
 from headrace.infra import processes
 
 MOVED = ("validator", "predictor", "joiner")
@@ -81,24 +78,7 @@ def test_rows_are_joined_and_learned_once_while_workers_come_and_go(stack, furth
     grows(stack, until, "rows joined by two workers")
 
     rows = feed.end()
-    until(lambda: len(rain.joined(stack)) >= rows, limit_s=60, says="every row joined")
-    records = rain.joined(stack)
-    found = {r.event.prediction.id: (r.event.prediction.features, r.event.label) for r in records}
-    assert Counter(r.event.prediction.id for r in records).most_common(1)[0][1] == 1
-    assert found == {id: (features, label) for id, features, label in map(rain.row, range(rows))}
-    model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
-    for record in records:
-        model.predict_proba_one(record.event.prediction.features)
-        model.learn_one(record.event.prediction.features, record.event.label)
-    last = records[-1].offset + 1
-    taken = until(
-        lambda: next((r.event for r in stack.records("<p>.snapshots", "rain") if r.event.offset >= last), None),
-        limit_s=60,
-        says="a snapshot of the whole log",
-    )
-    (snapshot,) = taken.runs.values()
-    served = model_bytes.loads(stack.artifacts.get(snapshot.uri)[0])
-    assert (snapshot.n_learned, model_bytes.digest(served)) == (rows, model_bytes.digest(model))
+    rain.every_row_is_joined_once_in_some_order_and_learned(stack, rows, until)
 
 
 def shares(homes):

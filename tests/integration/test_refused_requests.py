@@ -1,11 +1,11 @@
-"""On genuine Kafka: a request that its broker refuses while the next one is at hand. Nothing is lost, all in order."""
+"""On genuine Kafka: requests that their broker refuses, leaves unanswered, or answers with what was so before."""
 
 import threading
 from contextlib import closing
 from select import select
 
 import pytest
-from network import PRODUCE, REFUSED, Network
+from network import LIST_OFFSETS, LOST, PRODUCE, REFUSED, Network, end_of_an_empty_log
 
 from headrace import Client
 from headrace.infra import local_broker
@@ -65,3 +65,40 @@ def test_what_a_user_published_first_is_not_taken_for_written_as_the_next_is(net
     with Client(network.address) as client:
         producer = client._producer
         is_told_in_order(network, "user", until, lambda value: producer.send("user", value), producer.flush)
+
+
+def test_an_end_of_the_log_that_nobody_told_is_asked_for_again(network):
+    bus, lost = KafkaBus(network.address), []
+
+    def lose_one(request):
+        if request.api == LIST_OFFSETS and not lost:
+            lost.append(request)
+            return LOST
+        return None
+
+    bus.create_topics([TopicSpec("asked", 1, {})])
+    assert bus.offsets(("asked", 0)) == (0, 0)
+    network.fault = lose_one
+    assert bus.offsets(("asked", 0)) == (0, 0)
+    assert lost
+    bus.close()
+
+
+def test_an_end_of_the_log_before_what_was_read_of_it_is_asked_for_again(network):
+    bus, stale = KafkaBus(network.address), []
+
+    def as_it_was(request):
+        return end_of_an_empty_log(request, b"stale") if request.api == LIST_OFFSETS and stale and stale.pop() else None
+
+    bus.create_topics([TopicSpec("stale", 1, {})])
+    producer = bus.producer("test")
+    producer.produce("stale", 0, None, b"one", [], 0)
+    producer.flush()
+    network.fault = as_it_was
+    stale += [True, True]
+    assert bus.offsets(("stale", 0)) == (0, 0)
+    stale += [True, True]
+    assert bus.offsets(("stale", 0), at_least=1) == (0, 1)
+    assert not stale
+    producer.close()
+    bus.close()
