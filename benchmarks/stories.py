@@ -28,6 +28,7 @@ from headrace.demo.report import fold_again, since_the_change
 from headrace.demo.run import Choices, events
 from headrace.demo.stories import STORIES, Rows, Story, flipped_rows, poisoned_rows, rainfall_rows, regression_rows
 from headrace.infra import pipeline_files
+from headrace.infra.service import tidy_memory
 from headrace.infra.system import CHAIN, System
 from headrace.schemas.control import RollbackAsked
 from headrace.schemas.stream import ExampleArrived
@@ -77,6 +78,7 @@ def play(name: str, seed: int) -> Played:
         pipeline = pipeline_files.load_file(choices.file())
         _, uri = system.artifacts.put_source(story.source())
         system.release(pipeline, pipeline_files.definition(pipeline, story.source(), uri))
+        tidy_memory()
         stream(system, choices)
         seen = Observed(story.measure)
         for record in system.records("<p>.labelled-examples", name):

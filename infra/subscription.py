@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Start = Literal["latest", "earliest"]
 GONE_S = 10.0  # a broker that restarts is back by then
 PROBE_S = 2.0
+BOOTSTRAP_S = (5.0, 10.0)
 MARKER_S = 5.0
 
 
@@ -233,11 +234,15 @@ def connect(kind: Any, settings: Settings, address: str, **more: Any) -> Any:
     if not listens(address):
         raise Unreachable(f"no broker answers at {address}", NO_BROKER)
     with _failures() as said:
-        try:
-            security = settings.kafka_python_security()
-            return kind(bootstrap_servers=address.split(","), bootstrap_timeout_ms=5_000, **security, **more)
-        except (KafkaError, OSError) as error:
-            raise unconnected(error, said, settings, address) from error
+        for limit_s in BOOTSTRAP_S:
+            try:
+                security, limit_ms = settings.kafka_python_security(), int(limit_s * 1000)
+                return kind(bootstrap_servers=address.split(","), bootstrap_timeout_ms=limit_ms, **security, **more)
+            except (KafkaError, OSError) as error:
+                failed = error
+            if any(not isinstance(cause, type(failed)) for cause in said):
+                break  # why is known; else a busy machine may take longer for a handshake
+        raise unconnected(failed, said, settings, address) from failed
 
 
 def is_forbidden(settings: Settings, address: str, topic: str) -> bool:

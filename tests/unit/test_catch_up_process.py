@@ -133,7 +133,9 @@ def test_one_that_dies_each_time_ends_its_run_and_the_champion_goes_on(plant, un
     until(lambda: plant.settle() or failures(plant))
     plant.settle()
     assert "3 times without a word, at last with exit code 7" in failures(plant)[0].reason
-    assert plant.heard("training-runs")[-1] == RunEnded(pipeline="rain", run=run, reason=failures(plant)[0].reason)
+    assert plant.heard("training-runs")[-1] == RunEnded(
+        pipeline="rain", run=run, reason=failures(plant)[0].reason, failed=True
+    )
     plant.learned(5)
     assert digests(plant, plant.champion) == [plant.plain()]
 
