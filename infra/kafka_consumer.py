@@ -187,11 +187,13 @@ class KafkaGroupConsumer:
         """Answer what the group still gives: an assignment first seen inside librdkafka's close hangs it for good.
 
         It takes the answer for that to its own revocation, ends, and then waits for what nobody will say, holding the
-        interpreter (librdkafka issue 4884). A member that is still joining leaves the group so that none can follow.
+        interpreter (librdkafka issue 4884). A member that is still joining leaves the group so that none can follow:
+        once a question asked after that is answered, what was given before stands in the queue, and nothing comes.
         """
         self._client.pause([TopicPartition(*place) for place in held])
         if self._joining:
             self._client.unsubscribe()
+            self._client.assignment()
         while self._client.poll(0) is not None:
             pass
 
