@@ -43,17 +43,18 @@ class KafkaReader:
         unused = {"group.id": f"{config['client.id']}-reader"}  # librdkafka wants a name; nobody joins it
         self._client = Consumer(config | FETCHING | unused)
         greet(self._client)
-        self._lifeline, self._topic = Lifeline(config, self._client), ""
+        self._lifeline = Lifeline(config, self._client)
+        self._topic: str | None = None
 
     def assign(self, offsets: Mapping[Place, int]) -> None:
-        self._topic = next(iter(offsets))[0] if offsets else ""
+        self._topic = next(iter(offsets))[0] if offsets else None
         self._client.assign([TopicPartition(*place, offset) for place, offset in offsets.items()])
 
     def poll(self, limit: int, timeout_s: float) -> list[Message]:
         first = self._client.poll(timeout_s)
         if first is None:
             self._refusals.raise_any()
-            self._lifeline.check(self._topic or None)
+            self._lifeline.check(self._topic)
             return []
         self._lifeline.heard()
         return _good([first, *self._client.consume(limit - 1, 0)] if limit > 1 else [first], self._bootstrap)
