@@ -13,10 +13,9 @@ import time
 from collections import Counter
 from typing import Any
 
-import psutil
 from common import Child, Cost, Line, arguments, beside, broker, in_child, made_up, median, note, river, tell
 from one_process import one_process
-from stack import Stack, encoded, publish, stack, wait
+from stack import Stack, broker_s, encoded, publish, stack, wait
 
 from headrace.infra.service import tidy_memory
 
@@ -78,16 +77,6 @@ def one_round(made: Stack, address: str, rows: int, seed: int, late: int) -> dic
         "caught_up": caught_up,
         "published_s": published_s,
     }
-
-
-def broker_s(address: str) -> float:
-    """CPU seconds of the broker so far, 0 where it is no process of this machine that we may see."""
-    port = int(address.rpartition(":")[2])
-    for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-            times = psutil.Process(connection.pid).cpu_times()
-            return float(times.user + times.system)
-    return 0.0
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from itertools import chain, pairwise
 from typing import Any
 
 from common import Child, Line, arguments, broker, made_up, note, quantile, tell
-from stack import Encoded, Stack, encoded, stack, wait
+from stack import Encoded, Stack, broker_s, encoded, stack, wait
 
 from headrace.infra.bus import TopicSpec
 from headrace.infra.kafka_bus import KafkaBus
@@ -123,7 +123,9 @@ def main() -> None:
     asked = arguments(__doc__, rate=200, seconds=6)
     address = broker()
     rows = asked.rate * asked.seconds
-    found: dict[str, list[list[float]]] = {name: [] for name in ("floor", "prediction", "fast", "slow", "one")}
+    found: dict[str, list[list[float]]] = {
+        name: [] for name in ("floor", "prediction", "fast", "slow", "services", "broker")
+    }
     with stack() as made:
         hops = [made.namespace + name for name in ("hop-a", "hop-b", "hop-c")]
         made.bus.create_topics([TopicSpec(name, 1, {}) for name in hops])
@@ -140,11 +142,15 @@ def main() -> None:
             examples = [one for one in encoded(made_up(rows, number), 0, f"f{number}") if one[0] == "example"]
             sent, seen = stream(address, asked.rate, examples, hops[0], hops[2], lambda s: len(s) >= rows)
             found["floor"].append(through(sent, seen))
+            before, broker_before, began = sum(made.cpu_s().values()), broker_s(address), time.monotonic()
             for name in ("fast", "slow"):
                 records = encoded(made_up(rows, number), LATE_ROWS, f"{name}{number}")
                 delays, served = predictions(made, name, asked.rate, records)
                 found[name].append(served)
                 found["prediction"].append(delays)
+            seconds = time.monotonic() - began
+            found["services"].append([100 * (sum(made.cpu_s().values()) - before) / seconds])
+            found["broker"].append([100 * (broker_s(address) - broker_before) / seconds])
         for one in relays:
             one.tell("stop")
             one.process.join(10)
@@ -174,6 +180,10 @@ def report(found: dict[str, list[list[float]]]) -> list[Line]:
              "× two hops", "", f"the floor: {spread(floor)}"),
         Line("label → served, refresh_s=1, p99", round(quantile(slow, 0.99) / 1000, 3), "s", "< 1.3", spread(slow)),
         Line("label → served, refresh_s=0.1, p99", round(quantile(fast, 0.99) / 1000, 3), "s", "< 0.3", spread(fast)),
+        *(
+            Line(f"{name} meanwhile, CPU", round(quantile([one for one, in found[name]], 0.5), 1), "% of a core")
+            for name in ("services", "broker")
+        ),
     ]  # fmt: skip
 
 
