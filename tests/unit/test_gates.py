@@ -202,8 +202,11 @@ def test_numbers_are_judged_by_the_clipped_error_against_mean_and_no_change():
     )
     assert overall(list(good.values())) == "pass"
     wild = judged([1e12] * 70, labels, task="regression", mean=3.0, last=0.0)
-    assert wild["absolute error below mean"].value == 1.0  # a diverged model cannot hide behind its own scale
-    assert wild["absolute error below mean"].verdict == "fail"
+    below_mean = wild["scaled absolute error below mean"]
+    assert below_mean.value == 1.0  # a diverged model cannot hide behind its own scale
+    assert below_mean.verdict == "fail"
+    # which is 4 times the mean's own median error, 2
+    assert below_mean.detail.startswith("mean scaled absolute error (1 is an error of 8 or more) of the model 1.0000")
 
 
 def test_a_metric_that_the_task_lacks_is_an_error_that_says_so():
