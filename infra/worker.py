@@ -45,10 +45,15 @@ class StateStore(Protocol):
 
 
 OpenStore = Callable[[str, Place], StateStore | None]
+Admit = Callable[[Record], None]
 
 
 class Worker:
-    """One fold on one input partition: its state, its sequences, its next offset. Raises StateRefused."""
+    """One fold on one input partition: its state, its sequences, its next offset. Raises StateRefused.
+
+    `admit` may look at the world before a record is folded, and raise DeadLetter; after a crash it is asked again, and
+    may answer otherwise.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class Worker:
         namespace: str,
         open_store: OpenStore,
         world: Any = None,
+        admit: Admit | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self.fold, self.place, self.world = fold, place, world
@@ -69,7 +75,7 @@ class Worker:
         self.last: Message | None = None
         self._core, self._step, self._bus = core, core.step, bus
         self._tables: dict[str, type] = getattr(core, "TABLES", {})
-        self._checkpoints = checkpoints
+        self._checkpoints, self._admit = checkpoints, admit
         self._copies: bool = getattr(core, "COPIES", False)
         self.name, self.pipeline = parse_name(place[0], namespace)
         self.topic_id = bus.topic_id(place[0])
@@ -124,6 +130,8 @@ class Worker:
         self.last = message
         try:
             record = self._incoming.record(message)
+            if self._admit is not None and record is not None and offset >= self.loud_from:
+                self._admit(record)
         except DeadLetter as fault:
             self.faults += 1
             if offset >= self.loud_from:
