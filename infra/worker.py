@@ -6,7 +6,7 @@ written. The fold is silent up to the group's offset: what lies before it was fl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
@@ -209,14 +209,14 @@ class Worker:
             for name, table in tables.items():
                 setattr(self.state, name, table)
             return
-        try:
-            self.state = self._core.State(**saved.fields, **tables)
-        except TypeError as error:
+        other = ", ".join(sorted(saved.fields.keys() ^ set(_fields_of(self._core.State, self._tables))))
+        if other:  # a default in the place of what was folded would be another fold's state
             raise StateForeign(
                 f"the state of {self.fold.id} for {self.place[0]} partition {self.place[1]} at offset {saved.offset} "
-                f"has other fields than this version knows ({error}); to fold it again from the log: "
+                f"has other fields than this version knows ({other}); to fold it again from the log: "
                 f"headrace reset {self.fold.service}"
-            ) from error
+            )
+        self.state = self._core.State(**saved.fields, **tables)
 
     def _start(self, committed: int) -> int:
         topic, _ = self.place
@@ -260,6 +260,10 @@ class Worker:
             self._outgoing.copy(record, emit, origin)
 
     def _fields(self) -> dict[str, Any]:
-        state = self.state
-        names = getattr(state, "__struct_fields__", None) or state.__dataclass_fields__
-        return {name: getattr(state, name) for name in names if name not in self._tables}
+        return {name: getattr(self.state, name) for name in _fields_of(type(self.state), self._tables)}
+
+
+def _fields_of(kind: Any, tables: Mapping[str, type]) -> list[str]:
+    """The fields of a fold's State that a commit holds: all but its tables."""
+    names = getattr(kind, "__struct_fields__", None) or kind.__dataclass_fields__
+    return [name for name in names if name not in tables]
