@@ -5,20 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headrace.challengers import Challenger as Challenger
-    from headrace.contract import Contract as Contract
-    from headrace.contract import feature as feature
-    from headrace.infra.sdk import Client as Client
-    from headrace.pipeline import Pipeline as Pipeline
-    from headrace.schemas.policies import Alerts as Alerts
-    from headrace.schemas.policies import Drift as Drift
-    from headrace.schemas.policies import Gates as Gates
-    from headrace.schemas.policies import Labels as Labels
-    from headrace.schemas.policies import Retention as Retention
-    from headrace.schemas.policies import Rollout as Rollout
-    from headrace.schemas.policies import Slice as Slice
-    from headrace.schemas.policies import Success as Success
-    from headrace.schemas.policies import Triggers as Triggers
+    from headrace.challengers import Challenger
+    from headrace.contract import Contract, feature
+    from headrace.infra.sdk import Client
+    from headrace.pipeline import Pipeline
+    from headrace.schemas.policies import (
+        Alerts,
+        Drift,
+        Gates,
+        Labels,
+        Retention,
+        Rollout,
+        Slice,
+        Success,
+        Triggers,
+    )
+
+__all__ = [
+    "Alerts",
+    "Challenger",
+    "Client",
+    "Contract",
+    "Drift",
+    "Gates",
+    "Labels",
+    "Pipeline",
+    "Retention",
+    "Rollout",
+    "Slice",
+    "Success",
+    "Triggers",
+    "feature",
+]
 
 _HOMES = {
     "Challenger": "headrace.challengers",

@@ -143,6 +143,8 @@ def _of_topic(topic: Topic, name: str) -> Iterator[Right]:
             yield Right(OPERATORS, "Read", "topic", name)
     if topic.by_users:
         yield Right(OPERATORS, "Write", "topic", name)
+    if topic.per_pipeline:
+        yield Right("sequencer", "Describe", "topic", name)  # it looks whether a release's topics are there
     for service in folded_by:
         yield Right(service, "Write", "topic", name + DLQ)
     if folded_by:

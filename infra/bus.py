@@ -180,4 +180,7 @@ class Bus(Protocol):
     def topics(self) -> list[str]:
         """The names of all topics."""
 
+    def copies(self) -> tuple[int, dict[str, int]]:
+        """How many brokers answer, and how many copies each topic has (its partition with the fewest)."""
+
     def close(self) -> None: ...

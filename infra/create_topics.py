@@ -67,6 +67,14 @@ def check_pipeline(
     return _problems(bus, _specs(pipeline_topics(), pipeline, partitions, policies, namespace))
 
 
+def names(pipelines: Iterable[str], namespace: str = "") -> list[str]:
+    """The shared topics and those of these pipelines, as the broker knows them."""
+    specs = [*_specs(control_topics(), "", 1, None, namespace)]
+    for pipeline in pipelines:
+        specs += _specs(pipeline_topics(), pipeline, 1, None, namespace)
+    return [spec.name for spec in specs]
+
+
 def retention_ms(topic: Topic, policies: Policies | None) -> int:
     """How long a topic keeps a record, -1 for ever.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    ClusterMetadata,
     ConfigResource,
     NewTopic,
     OffsetSpec,
@@ -94,7 +95,15 @@ class KafkaBus:
         return None
 
     def topics(self) -> list[str]:
-        return sorted(name for name in self._metadata() if not name.startswith("__"))
+        return sorted(name for name in self._metadata().topics if not name.startswith("__"))
+
+    def copies(self) -> tuple[int, dict[str, int]]:
+        known = self._metadata()
+        return len(known.brokers), {
+            name: min(len(part.replicas) for part in topic.partitions.values())
+            for name, topic in known.topics.items()
+            if topic.partitions
+        }
 
     def topic_id(self, topic: str) -> str:
         found = self._described(topic)
@@ -113,7 +122,7 @@ class KafkaBus:
             time.sleep(0.5)
 
     def create_topics(self, specs: Sequence[TopicSpec]) -> None:
-        existing = self._metadata()
+        existing = self._metadata().topics
         new = [
             NewTopic(spec.name, num_partitions=spec.partitions, replication_factor=-1, config=dict(spec.config))
             for spec in specs
@@ -149,12 +158,12 @@ class KafkaBus:
             )
         )
 
-    def _metadata(self) -> dict[str, Any]:
-        """All topics that this user may see."""
+    def _metadata(self) -> ClusterMetadata:
+        """The brokers, and all topics that this user may see."""
 
-        def ask(admin: AdminClient) -> dict[str, Any]:
+        def ask(admin: AdminClient) -> ClusterMetadata:
             try:
-                return admin.list_topics(timeout=TURN_S).topics
+                return admin.list_topics(timeout=TURN_S)
             except KafkaException as error:
                 raise Unavailable(str(explained(error.args[0], "", self.bootstrap))) from error
 
@@ -163,7 +172,7 @@ class KafkaBus:
     def _await_leaders(self, topics: set[str]) -> None:
         deadline = time.monotonic() + ADMIN_S
         while True:
-            known = self._metadata()
+            known = self._metadata().topics
             leaderless = [
                 name
                 for name in topics

@@ -18,7 +18,8 @@ class Lifeline:
 
     A cluster whose brokers are all fenced for a moment (a single one, after a freeze past its session) answers with
     topics and no brokers. librdkafka then drops every broker it knows, often the bootstrap servers too, and asks
-    nobody ever again (its issue 5301, open; 2.11 to 2.16 were seen doing it). Such a client stays silent for ever.
+    nobody ever again (its issue 5301, open; 2.11 to 2.16 were seen doing it). Such a client stays silent for ever;
+    one that waits for a broker that stands still while others answer looks the same so long, and is helped the same.
     """
 
     def __init__(self, config: dict[str, Any], client: Any) -> None:
@@ -40,8 +41,9 @@ class Lifeline:
         client = self._client
         if not (_reaches(client, topic) or not _reaches(AdminClient(self._config)) or _reaches(client, topic)):
             raise Unavailable(
-                f"this client lost every broker and does not look for them (librdkafka issue 5301), though "
-                f"{self._config['bootstrap.servers']} answers; a restart makes a new one, nothing is lost"
+                f"this client reaches no broker, though {self._config['bootstrap.servers']} answers a new one: "
+                "it waits for one that stands still, or lost all of them for good (librdkafka issue 5301); "
+                "a restart makes a new client, nothing is lost"
             )
         self.heard()
 

@@ -82,6 +82,9 @@ class MemoryBus:
     def topics(self) -> list[str]:
         return sorted(self._topics.by_name)
 
+    def copies(self) -> tuple[int, dict[str, int]]:
+        return 1, dict.fromkeys(self._topics.by_name, 1)
+
     def close(self) -> None:
         """There is nothing to release."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.infra.bus import Bus, GroupConsumer, Message, Place, Producer, Unavailable
 from headrace.infra.follow import Pipelines
-from headrace.infra.worker import OpenStore, Worker
+from headrace.infra.worker import Admit, OpenStore, Worker
 from headrace.schemas.topics import full_name, parse_name
 from headrace.services import Fold
 
@@ -254,6 +254,7 @@ def fold_runner(
     instance: str,
     open_store: OpenStore,
     world: Callable[[str], Any] | Any = None,
+    admit: Admit | None = None,
     checkpoints: Checkpoints | None = None,
     **timing: Any,
 ) -> FoldRunner:
@@ -272,6 +273,7 @@ def fold_runner(
             namespace=namespace,
             open_store=open_store,
             world=world_of(pipeline),
+            admit=admit,
             checkpoints=checkpoints,
         )
 

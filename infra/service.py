@@ -18,7 +18,7 @@ from headrace.infra.artifacts import Artifacts
 from headrace.infra.bus import Bus, Place
 from headrace.infra.runtime import FoldRunner, fold_runner
 from headrace.infra.settings import Settings
-from headrace.infra.worker import OpenStore
+from headrace.infra.worker import Admit, OpenStore
 from headrace.services import folds_of
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Wiring:
         """What stands before every topic and group."""
         return self.settings.namespace
 
-    def fold(self, service: str, core: ModuleType, world: Any = None) -> FoldRunner:
-        """The runner of one fold of a service; `core` is the fold's module."""
+    def fold(self, service: str, core: ModuleType, world: Any = None, admit: Admit | None = None) -> FoldRunner:
+        """The runner of one fold of a service; `core` is the fold's module, `admit` as `Worker` has it."""
         name = core.__name__.rpartition(".")[2]
         folds = [fold for fold in folds_of(service) if fold.name == name]
         background = None
@@ -80,6 +80,7 @@ class Wiring:
             instance=self.settings.instance,
             open_store=self.open_store,
             world=world,
+            admit=admit,
             checkpoints=self.checkpoints,
             background=background,
             **self.timing,

@@ -22,6 +22,7 @@ import msgspec
 
 from headrace.infra.log_table import Changes, LogTable
 from headrace.infra.state_copy import pieces_of
+from headrace.infra.state_fields import lacking
 from headrace.infra.state_lock import FolderLock, Held
 from headrace.infra.state_rows import (
     MARKS,
@@ -118,13 +119,14 @@ class Store:
         try:
             sequences, fields = pickle.loads(self._head.pickled)
         except Exception as error:  # authentic bytes: whatever they raise, other code wrote them
-            raise StateForeign(
-                self._says(f"was written by another version of the code ({type(error).__name__}: {error})")
-            ) from error
+            raise self._of_other_code(f"{type(error).__name__}: {error}") from error
+        lack = lacking(fields)
+        if lack is not None:
+            raise self._of_other_code(f"it has no {lack}")
         return Saved(self._head.offset, sequences, fields, self._head.meta)
 
     def table(self, name: str, value_type: type) -> LogTable:
-        """The keyed table of a name, as it was at the last commit. Raises StateCorrupt."""
+        """The keyed table of a name, as it was at the last commit. Raises StateCorrupt, StateForeign."""
         self._end_reading()  # which would not know a table opened after its begin
         with self._refusals(f"cannot be read in table {name}"):
             db = self._env.open_db(b"table-" + name.encode())
@@ -147,6 +149,10 @@ class Store:
         expected = self._head.tables.get(name, 0) if self._head is not None else 0
         if len(table) != expected:
             raise StateCorrupt(self._says(f"has {len(table)} rows in table {name}, the last commit had {expected}"))
+        try:
+            next(iter(table.values()), None)  # the oldest row, which the oldest code wrote
+        except msgspec.ValidationError as error:
+            raise self._of_other_code(f"table {name}: {error}") from error
         self._tables[name] = (table, db)
         return table
 
@@ -293,6 +299,9 @@ class Store:
         raise StateDiskFailed(
             f"the state in {self.folder} {what}: {error}. The last commit stands; see to its disk and start again"
         ) from error
+
+    def _of_other_code(self, what: str) -> StateForeign:
+        return StateForeign(self._says(f"was written by another version of the code ({what})"))
 
     def _says(self, what: str) -> str:
         return f"the state in {self.folder} {what}. To fold it again from the log: headrace reset {self.folder}"

@@ -6,7 +6,7 @@ written. The fold is silent up to the group's offset: what lies before it was fl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
@@ -45,10 +45,15 @@ class StateStore(Protocol):
 
 
 OpenStore = Callable[[str, Place], StateStore | None]
+Admit = Callable[[Record], None]
 
 
 class Worker:
-    """One fold on one input partition: its state, its sequences, its next offset. Raises StateRefused."""
+    """One fold on one input partition: its state, its sequences, its next offset. Raises StateRefused.
+
+    `admit` may look at the world before a record is folded, and raise DeadLetter; after a crash it is asked again, and
+    may answer otherwise.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class Worker:
         namespace: str,
         open_store: OpenStore,
         world: Any = None,
+        admit: Admit | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self.fold, self.place, self.world = fold, place, world
@@ -69,7 +75,7 @@ class Worker:
         self.last: Message | None = None
         self._core, self._step, self._bus = core, core.step, bus
         self._tables: dict[str, type] = getattr(core, "TABLES", {})
-        self._checkpoints = checkpoints
+        self._checkpoints, self._admit = checkpoints, admit
         self._copies: bool = getattr(core, "COPIES", False)
         self.name, self.pipeline = parse_name(place[0], namespace)
         self.topic_id = bus.topic_id(place[0])
@@ -124,6 +130,8 @@ class Worker:
         self.last = message
         try:
             record = self._incoming.record(message)
+            if self._admit is not None and record is not None and offset >= self.loud_from:
+                self._admit(record)
         except DeadLetter as fault:
             self.faults += 1
             if offset >= self.loud_from:
@@ -201,14 +209,14 @@ class Worker:
             for name, table in tables.items():
                 setattr(self.state, name, table)
             return
-        try:
-            self.state = self._core.State(**saved.fields, **tables)
-        except TypeError as error:
+        other = ", ".join(sorted(saved.fields.keys() ^ set(_fields_of(self._core.State, self._tables))))
+        if other:  # a default in the place of what was folded would be another fold's state
             raise StateForeign(
                 f"the state of {self.fold.id} for {self.place[0]} partition {self.place[1]} at offset {saved.offset} "
-                f"has other fields than this version knows ({error}); to fold it again from the log: "
+                f"has other fields than this version knows ({other}); to fold it again from the log: "
                 f"headrace reset {self.fold.service}"
-            ) from error
+            )
+        self.state = self._core.State(**saved.fields, **tables)
 
     def _start(self, committed: int) -> int:
         topic, _ = self.place
@@ -252,6 +260,10 @@ class Worker:
             self._outgoing.copy(record, emit, origin)
 
     def _fields(self) -> dict[str, Any]:
-        state = self.state
-        names = getattr(state, "__struct_fields__", None) or state.__dataclass_fields__
-        return {name: getattr(state, name) for name in names if name not in self._tables}
+        return {name: getattr(self.state, name) for name in _fields_of(type(self.state), self._tables)}
+
+
+def _fields_of(kind: Any, tables: Mapping[str, type]) -> list[str]:
+    """The fields of a fold's State that a commit holds: all but its tables."""
+    names = getattr(kind, "__struct_fields__", None) or kind.__dataclass_fields__
+    return [name for name in names if name not in tables]

@@ -31,7 +31,7 @@ SPACE_GB = 1.0
 
 
 class Result(NamedTuple):
-    """One line: ok, a note, or a failure with what to do."""
+    """One line: ok, a note, a warning, or a failure with what to do."""
 
     level: str
     what: str
@@ -150,13 +150,15 @@ def topics() -> Iterator[Result]:
     from headrace.cli.topics import check_all
 
     with connect.bus() as (bus, found):
-        problems = check_all(bus, found)
+        problems, weak = check_all(bus, found)
     for found_wrong in problems[:5]:
         yield Result("fail", str(found_wrong))
     if len(problems) > 5:
         yield Result("fail", f"{len(problems) - 5} more topic settings are wrong", "headrace topics --check lists them")
     if not problems:
         yield Result("ok", "all topics are there and as they must be")
+    for one in weak:
+        yield Result("warn", one.says, one.next)
 
 
 def services() -> Iterator[Result]:

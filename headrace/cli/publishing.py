@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.cli import lineage, output
 from headrace.cli.cells import to_feature
 from headrace.cli.files import Source, open_source
-from headrace.cli.rows import Roles, events, missing_columns, resolve_roles, unknown_columns
+from headrace.cli.rows import BadRow, Roles, events, missing_columns, resolve_roles, unknown_columns
 from headrace.errors import InvalidInput
 from headrace.schemas.contract import ContractSpec
 from headrace.schemas.lineage import topic as dataset
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from headrace.schemas.control import LineageRecorded, PipelineReleased
 
 NOTE_EVERY_S = 1.0
+BAD_SHOWN = 20
 
 
 @dataclass
@@ -49,8 +50,12 @@ def publish_file(
     rate: float | None,
     label_delay: int,
     restart: bool,
+    skip_bad: bool,
 ) -> dict[str, Any]:
-    """Publish a file's rows and labels; what was done, as data. Raises InvalidInput, Missing, as `publish`."""
+    """Publish a file's rows and labels; what was done, as data. Raises InvalidInput, Missing, as `publish`.
+
+    `skip_bad` leaves out the rows whose time cannot be read; they are counted, and the first ones told.
+    """
     spec = released.definition.contract
     source = open_source(path)
     roles = resolve_roles(source, spec, given)
@@ -77,8 +82,8 @@ def publish_file(
     name = released.pipeline
     file, topic = lineage.file(path, columns=source.columns), dataset(f"{name}.data-arrived")
     with lineage.recorded(write, "publish", name, [file], [topic]) as facts:
-        done = _publish(client, name, source, roles, spec, rate, progress, place)
-        facts |= {key: done[key] for key in ("rows", "labels", "skipped_records")}
+        done = _publish(client, name, source, roles, spec, rate, progress, place, skip_bad)
+        facts |= {key: done[key] for key in ("rows", "labels", "skipped_records", "bad_rows")}
     place.unlink(missing_ok=True)
     return done
 
@@ -92,10 +97,20 @@ def _publish(
     rate: float | None,
     progress: Progress,
     place: Path,
+    skip_bad: bool,
 ) -> dict[str, Any]:
     skipped = progress.acknowledged
-    stream = itertools.islice(events(source, spec, roles, progress.label_delay), skipped, None)
-    counted = {"rows": 0, "labels": 0}
+    counted = {"rows": 0, "labels": 0, "bad_rows": 0}
+    bad: list[str] = []
+
+    def skip(row: BadRow) -> None:
+        counted["bad_rows"] += 1
+        if len(bad) < BAD_SHOWN:
+            bad.append(str(row))
+
+    # a bad row is no record, so what was acknowledged is as many records with and without --skip-bad
+    found = events(source, spec, roles, progress.label_delay, skip=skip if skip_bad else None)
+    stream = itertools.islice(found, skipped, None)
     began, noted = time.monotonic(), 0.0
     with output.progress("rows") as bar:
         task = bar.add_task(f"publishing to {pipeline}", total=source.count)
@@ -121,6 +136,14 @@ def _publish(
 
         try:
             client.publish_many(pipeline, paced(), progress=acknowledged)
+        except BadRow as error:
+            _write(place, progress)
+            output.note(f"{progress.acknowledged:,} records were acknowledged.")
+            error.next = (
+                "add --skip-bad, which goes on from there and lists the rows that it leaves out; or repair the file "
+                "and publish it again: what was sent before is known by its ids and dropped"
+            )
+            raise
         except BaseException:
             _write(place, progress)
             output.note(f"{progress.acknowledged:,} records were acknowledged; the same command goes on from there.")
@@ -131,6 +154,7 @@ def _publish(
         "file": str(source.path),
         **counted,
         "skipped_records": skipped,
+        "bad": bad,
         "seconds": seconds,
         "rows_per_s": counted["rows"] / max(seconds, 1e-9),
     }

@@ -26,6 +26,10 @@ def live(number: int) -> datetime:
     return datetime.now(UTC)
 
 
+class BadRow(InvalidInput):
+    """A row that cannot be published: an event has a time, and this row's is none."""
+
+
 @dataclass(frozen=True)
 class Roles:
     """Which columns of a file are no features: id, time, entity, label. None: the file has no such column."""
@@ -79,15 +83,27 @@ def unknown_columns(source: Source, spec: ContractSpec, roles: Roles) -> list[st
 
 
 def events(
-    source: Source, spec: ContractSpec, roles: Roles, label_delay: int = 0, clock: Clock = live
+    source: Source,
+    spec: ContractSpec,
+    roles: Roles,
+    label_delay: int = 0,
+    clock: Clock = live,
+    skip: Callable[[BadRow], None] | None = None,
 ) -> Iterator[tuple[int, ExampleArrived | LabelArrived]]:
     """Every example, and its label `label_delay` rows later, each with the number of its row (from 1).
 
-    The ids follow from the file alone where it has no id column: publishing it again repeats them.
+    The ids follow from the file alone where it has no id column: publishing it again repeats them. A bad row is left
+    out and given to `skip`; without that it raises BadRow.
     """
     late: deque[tuple[int, LabelArrived]] = deque()
     for number, row in enumerate(source.rows(), 1):
-        example, label = to_events(source.path, spec, roles, number, row, clock)
+        try:
+            example, label = to_events(source.path, spec, roles, number, row, clock)
+        except BadRow as error:
+            if skip is None:
+                raise
+            skip(error)
+            continue
         yield number, example
         if label is not None:
             late.append((number, label))
@@ -99,7 +115,7 @@ def events(
 def to_events(
     path: Path, spec: ContractSpec, roles: Roles, number: int, row: Mapping[str, Any], clock: Clock = live
 ) -> tuple[ExampleArrived, LabelArrived | None]:
-    """One row as an example and, where it has one, its label. Raises InvalidInput for a time that is none."""
+    """One row as an example and, where it has one, its label. Raises BadRow for a time that is none."""
     cells, history = row, False
     if isinstance(row.get("features"), dict):  # an event: what stands outside of `features` is none
         cells, roles, history = row["features"], Roles(*ROLES), row.get("history") is True
@@ -110,7 +126,10 @@ def to_events(
             features[f.name] = value
     given = {role: row.get(column) for role in ROLES if (column := getattr(roles, role)) is not None}
     given = {role: cell for role, cell in given.items() if not is_blank(cell)}
-    time = to_time(given["time"], f"{path}, row {number}") if "time" in given else clock(number)
+    try:
+        time = to_time(given["time"], f"{path}, row {number}, {roles.time!r}") if "time" in given else clock(number)
+    except InvalidInput as error:
+        raise BadRow(str(error)) from None
     entity = to_text(given["entity"]) if "entity" in given else None
     own = to_text(given["id"]) if "id" in given else row_id(path, number, features)
     example = ExampleArrived(id=own, time=time, features=features, entity=entity, history=history)

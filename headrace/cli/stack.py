@@ -125,12 +125,12 @@ def doctor(as_json: Json = False) -> None:
     """
     from headrace.cli.checks import run_checks
 
-    marks = {"ok": "ok  ", "note": "note", "fail": "FAIL"}
+    marks = {"ok": "ok  ", "note": "note", "warn": "WARN", "fail": "FAIL"}
     results = []
     for result in run_checks():
         results.append(result)
         if not as_json:
-            style = {"ok": None, "note": "yellow", "fail": "bold red"}[result.level]
+            style = {"ok": None, "note": "yellow", "warn": "bold yellow", "fail": "bold red"}[result.level]
             output.say(f"{marks[result.level]}  {result.what}{f'; {result.next}' if result.next else ''}", style)
     if as_json:
         output.print_json([result._asdict() for result in results])

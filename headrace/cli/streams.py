@@ -35,6 +35,9 @@ def publish(
     rate: Annotated[str, typer.Option(metavar="N|max", help="Rows a second.")] = "max",
     label_delay: Annotated[int, typer.Option(min=0, metavar="ROWS", help="Labels go so many rows later.")] = 0,
     restart: Annotated[bool, typer.Option("--restart", help="Begin a file again instead of going on.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out a file's rows whose time cannot be read, and list them.")
+    ] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="To wait for the broker.")] = 30.0,
     as_json: Json = False,
 ) -> None:
@@ -42,6 +45,8 @@ def publish(
 
     Rows without an id column get ids that follow from the file, so publishing it again is counted as repeats. A file
     that was interrupted goes on where it stopped. With only --id and --label, the label of that row is published.
+    A value that does not fit its column is sent and rejected with the reason; a time that is none ends the command at
+    its row, unless --skip-bad leaves such rows out.
     """
     from headrace.cli.publishing import publish_file
     from headrace.cli.rows import Roles
@@ -52,7 +57,7 @@ def publish(
         released = _released(client, name)
         if len(words) == 1 and ("=" not in words[0] or Path(words[0]).is_file()):
             roles = Roles(id=id, time=time, entity=entity, label=label)
-            done = publish_file(client, released, Path(words[0]), roles, rows_per_s, label_delay, restart)
+            done = publish_file(client, released, Path(words[0]), roles, rows_per_s, label_delay, restart, skip_bad)
             if as_json:
                 output.print_json(done)
             else:
@@ -60,12 +65,21 @@ def publish(
                     f"Published {done['rows']:,} rows, {done['labels']:,} labels to {name} in {done['seconds']:.1f} s "
                     f"({done['rows_per_s']:,.0f} rows/s). Next: headrace watch {name}"
                 )
+                if done["bad_rows"]:
+                    _list_bad(done["bad_rows"], done["bad"])
             return
         published = publish_one(client, released, words, label, id, time, entity)
     if as_json:
         output.print_json(published)
     else:
         output.say(f"Published {published['what']} {published['id']} to {name}.")
+
+
+def _list_bad(count: int, first: list[str]) -> None:
+    more = f"; the first {len(first)}" if count > len(first) else ""
+    output.say(f"{count:,} row{'s were' if count > 1 else ' was'} left out{more}:", "yellow")
+    for row in first:
+        output.say(f"  {row}")
 
 
 @command(DATA, "headrace predict rainfall temperature=3.5 'pressure (hPa)=1002.1'")

@@ -12,6 +12,7 @@ from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
     from headrace.infra.bus import Bus
+    from headrace.infra.copies import Weakness
     from headrace.infra.create_topics import Problem
     from headrace.infra.settings import Settings
     from headrace.schemas.control import PipelineReleased
@@ -25,7 +26,8 @@ def topics(
 ) -> None:
     """List every topic with its events, writers and readers; create or check them on the broker.
 
-    Exit status 1 with --check: a topic is not as it must be, with the command that mends it.
+    Exit status 1 with --check: a topic is not as it must be, with the command that mends it. Where there are three
+    brokers or more it warns of topics that one lost broker takes records of.
     """
     if not (create or check):
         _list(as_json)
@@ -38,12 +40,16 @@ def topics(
             for name, found in released(bus, settings).items():
                 policies = found.definition.policies
                 create_topics.create_pipeline(bus, name, found.partitions, policies, settings.namespace)
-        problems = check_all(bus, settings)
+        problems, weak = check_all(bus, settings)
     if as_json:
-        output.print_json({"problems": [vars(problem) for problem in problems]})
+        output.print_json(
+            {"problems": [vars(problem) for problem in problems], "warnings": [vars(one) for one in weak]}
+        )
     else:
         for problem in problems:
             output.say(str(problem))
+        for one in weak:
+            output.say(f"warning: {one}", "yellow")
     if problems:
         raise HeadraceError(f"{len(problems)} settings of topics are not as they must be", problems[0].next)
     if not as_json:
@@ -101,15 +107,17 @@ def released(bus: Bus, settings: Settings) -> dict[str, PipelineReleased]:
     return found
 
 
-def check_all(bus: Bus, settings: Settings) -> list[Problem]:
-    """What is wrong with the shared topics and those of every pipeline."""
+def check_all(bus: Bus, settings: Settings) -> tuple[list[Problem], list[Weakness]]:
+    """What is wrong with the shared topics and those of every pipeline, and which have too few copies."""
     from headrace.infra import create_topics
+    from headrace.infra.copies import weak_copies
 
     problems = create_topics.check(bus, settings.namespace)
-    for name, found in released(bus, settings).items():
+    pipelines = released(bus, settings)
+    for name, found in pipelines.items():
         policies = found.definition.policies
         problems += create_topics.check_pipeline(bus, name, found.partitions, policies, settings.namespace)
-    return problems
+    return problems, weak_copies(bus, create_topics.names(pipelines, settings.namespace))
 
 
 def _list(as_json: bool) -> None:

@@ -80,12 +80,11 @@ def _rules(found: Facts, now: datetime) -> Iterable[tuple[str, bool, str]]:
         some = f"{own.alerts.enough} of {', '.join(own.alerts.of)} within {own.alerts.within_s:g} s"
         yield "alerts", serves, some
     every = own.every_labels
-    left = "" if every is None else f", {every - labels % every:,} to go"
-    yield (
-        "new_data",
-        serves and every is not None,
-        f"every {every:,} labels{left}" if every else "every_labels is not set",
-    )
+    if every is None:
+        yield "new_data", False, "every_labels is not set"
+    else:  # the count is not told label by label, so how many are left is not known here
+        due_at = labels - labels % every + every
+        yield "new_data", serves, f"every {every:,} labels, next at {due_at:,}; {labels:,} at the last count"
     if own.schedule is None:
         yield "schedule", False, "schedule is not set"
     else:

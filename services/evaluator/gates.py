@@ -96,12 +96,12 @@ def first_model_checks(task: Task, rows: Sequence[Row], values: Sequence[Any], s
         rival_loss = sum(loss.of(guess(row.baselines), row.label) for row in rows) / n
         checks.append(
             Check(
-                name=f"{loss.kind} below {rival}",
+                name=f"{loss.name} below {rival}",
                 verdict=_verdict(model < rival_loss),
                 value=model,
                 limit=rival_loss,
                 n=n,
-                detail=f"mean {loss.kind} of the model {model:.4f}, of {rival} {rival_loss:.4f}, over {n} rows",
+                detail=f"mean {loss.told} of the model {model:.4f}, of {rival} {rival_loss:.4f}, over {n} rows",
             )
         )
     return checks
@@ -138,8 +138,8 @@ def challenger_checks(
         nothing = "the champion answered none of these rows, so there is nothing to compare with"
         return [*checks, Check(name=NOT_WORSE, verdict="pass", n=0, detail=nothing)]
     inflated = everywhere.inflation.factor(champions.factor() if champions.is_known() else None)
-    overall_check = everywhere.check(gates.alpha, inflated, loss.kind)
-    return [*checks, overall_check, *_in_slices(by_slice, gates, inflated, loss.kind)]
+    overall_check = everywhere.check(gates.alpha, inflated, loss.told)
+    return [*checks, overall_check, *_in_slices(by_slice, gates, inflated, loss.told)]
 
 
 def _in_slices(by_slice: Mapping[str, Doubt], gates: Gates, inflated: float, kind: str) -> list[Check]:

@@ -45,6 +45,16 @@ class PairedLoss:
     weights: Mapping[Label, float]
     bound: float = 1.0
 
+    @property
+    def name(self) -> str:
+        """What a person reads: an error of numbers is not in the units of the label."""
+        return f"scaled {self.kind}" if self.task == "regression" else self.kind
+
+    @property
+    def told(self) -> str:
+        """The name, and where the loss ends."""
+        return f"{self.name} (1 is an error of {self.bound:.4g} or more)" if self.task == "regression" else self.kind
+
     def of(self, value: Any, label: Label) -> float:
         """The loss of one usable answer (`usable`); 1 where there is none."""
         if value is None:

@@ -51,11 +51,14 @@ def decided(task: Task, value: Any) -> Label:
 
 
 def log_loss(task: Task, value: Any, label: Label) -> float:
-    """River's `LogLoss` and `CrossEntropy` of one row: an unnamed class costs nothing there, so nothing here."""
+    """River's `LogLoss` and `CrossEntropy` of one row, where a class that the answer does not name has probability 0.
+
+    So has River's `LogLoss` it; in its `CrossEntropy` such a row costs nothing, and the surest wrong answer is free.
+    """
     if task == "binary":
         p = min(max(value, EDGE), 1 - EDGE)
         return -math.log(p) if label else -math.log(1 - p)
-    return -math.log(min(max(value[label], EDGE), 1 - EDGE)) if label in value else 0.0
+    return -math.log(min(max(value.get(label, 0.0), EDGE), 1 - EDGE))
 
 
 def brier(task: Task, value: Any, label: Label) -> float:
@@ -85,6 +88,8 @@ def score(metric: Metric, task: Task, rows: Iterable[tuple[Any, Any]]) -> float:
         return auc([float(value) for value, _ in pairs], [bool(label) for _, label in pairs])
     if make is None:
         raise ValueError(f"a {task} label has no {metric}")
+    if metric == "logloss" and task == "multiclass":
+        pairs = [({label: 0.0, **value}, label) for value, label in pairs]
     found: Any = make(task)
     for value, label in pairs:
         found.update(label, value if metric == "logloss" else decided(task, value))

@@ -147,7 +147,7 @@ def _evidence(trial: Trial) -> Check:
     gain = (trial.sums[0] - trial.sums[1]) / n
     detail = (
         f"of {trial.n} pairs the new run is better in {trial.wins}, worse in {trial.losses}, equal in "
-        f"{trial.n - trial.wins - trial.losses}; mean {trial.loss.kind} {trial.sums[1] / n:.4f}, the old run's "
+        f"{trial.n - trial.wins - trial.losses}; mean {trial.loss.told} {trial.sums[1] / n:.4f}, the old run's "
         f"{trial.sums[0] / n:.4f}, gain {gain:+.4f}; variance inflation "
         f"{trial.inflation.factor(trial.inflated):.2f} of {trial.inflation.blocks} blocks; "
         f"E that it is {'worse' if trial.watches else 'better'} by more than {trial.evidence.margin:g}: "
@@ -246,13 +246,13 @@ def _rarest(trial: Trial) -> Check:
 def _rivals(trial: Trial) -> Check:
     n = max(trial.n, 1)
     name = "mean" if trial.loss.task == "regression" else "majority"
-    detail = f"mean {trial.loss.kind} of {name} {trial.sums[2] / n:.4f}, of no-change {trial.sums[3] / n:.4f}; told"
+    detail = f"mean {trial.loss.told} of {name} {trial.sums[2] / n:.4f}, of no-change {trial.sums[3] / n:.4f}; told"
     return Check(name="baselines", verdict="pass", value=trial.sums[1] / n, n=trial.n, detail=detail)
 
 
 def _slices(trial: Trial) -> tuple[Check, ...]:
     inflated = trial.inflation.factor(trial.inflated)
-    kind = trial.loss.kind
+    kind = trial.loss.told
     return tuple(doubt.check(trial.slice_alpha, inflated, kind, name) for name, doubt in trial.slices.items())
 
 

@@ -52,8 +52,8 @@ OUTCOMES = View(
         Column(
             "log_loss",
             "",
-            "-ln of the probability given to the newest label, clipped at 1e-15; NULL without one. The evaluator's "
-            "logloss, as River's, is 0 for a class that the answer does not name",
+            "-ln of the probability given to the newest label, clipped at 1e-15 (34.5, as for a class that the answer "
+            "does not name); NULL without one",
         ),
         Column("error", "", "served number minus the newest label, in regression"),
         Column("first_label", "", "the label that decided, and was learned"),

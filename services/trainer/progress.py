@@ -15,6 +15,8 @@ EDGE = 1e-15  # River keeps probabilities this far from 0 and 1 before it takes 
 class Progress:
     """Hits and running means over the rows that got an answer; River leaves rows without one out as well.
 
+    A class that an answer does not name has probability 0 (in River's `CrossEntropy` such a row costs nothing).
+
     `loss` is log-loss for probabilities and absolute error for numbers, `square` Brier (multiclass: halved) or
     squared error. `kind` is set by the first answer.
     """
@@ -43,9 +45,8 @@ class Progress:
         elif value.__class__ is dict:
             self.kind = "multiclass"
             self.hits += max(value, key=value.__getitem__) == label
-            share = value.get(label)
-            loss = 0.0 if share is None else -log(min(max(share, EDGE), 1 - EDGE))
-            square = sum((p - (name == label)) ** 2 for name, p in value.items()) + (share is None)
+            loss = -log(min(max(value.get(label, 0.0), EDGE), 1 - EDGE))
+            square = sum((p - (name == label)) ** 2 for name, p in value.items()) + (label not in value)
             square /= 2
         else:
             self.kind = "classes"

@@ -14,6 +14,7 @@ from headrace.services.trainer.snapshots import Base
 from headrace.services.trainer.thinning import Revision, superfluous
 
 THIN_S = 60.0
+FIELDS = ("next_offset", "bases", "joins")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,13 @@ class Saved:
             )
         self.is_new = False
         self.offset, self.sequences = saved.offset, saved.sequences
-        self.next_offset, self.bases, self.joins = (saved.fields[name] for name in ("next_offset", "bases", "joins"))
+        try:
+            self.next_offset, self.bases, self.joins = (saved.fields[name] for name in FIELDS)
+        except KeyError as error:
+            raise StateForeign(
+                f"the state of the training runs lacks {error}, so another version of the code wrote it; "
+                "`headrace reset trainer` lets the runs begin again"
+            ) from error
 
     def prepare(self, next_offset: int, sequences: dict[str, int], bases: dict[str, Base], joins: int) -> None:
         """Name what the next commit makes durable."""
@@ -65,7 +72,7 @@ class Saved:
             return
         self.offset = max(self.offset, pending.next_offset)
         if self._store is not None:
-            fields = {"next_offset": pending.next_offset, "bases": pending.bases, "joins": pending.joins}
+            fields = dict(zip(FIELDS, (pending.next_offset, pending.bases, pending.joins), strict=True))
             self._store.commit(self.offset, pending.sequences, fields, {"topic_id": self._topic_id})
         self._pending = None
 

@@ -118,7 +118,7 @@ def test_a_true_record_with_one_thing_changed_stops_no_fold(fold, system, data):
 
 
 def asks_for_topics_that_are_not_there(value, headers):
-    """Who asks for a release has seen its topics; the registry believes it (docs/roadmap.md, known weak spots)."""
+    """The sequencer has looked whether a release's topics are there; the registry believes it."""
     if dict(headers).get("ce_type") != b"headrace.ReleaseAsked.v1":
         return False
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import headrace
 from headrace.schemas.topics import DLQ, TOPICS
 from headrace.services import FOLDS, SERVICES
 
@@ -75,6 +76,13 @@ def test_importing_the_package_loads_neither_a_client_nor_river():
         check=True,
     ).stdout.split()
     assert not {"kafka", "confluent_kafka", "river", "lmdb", "duckdb"} & {name.split(".")[0] for name in listing}
+
+
+def test_a_star_imports_what_the_package_offers_by_name():
+    names: dict[str, object] = {}
+    exec("from headrace import *", names)
+    assert set(dir(headrace)) == set(headrace.__all__) == names.keys() - {"__builtins__"}
+    assert all(names[name] is getattr(headrace, name) for name in headrace.__all__)
 
 
 def test_importing_the_sdk_needs_only_its_own_libraries():

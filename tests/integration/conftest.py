@@ -1,4 +1,4 @@
-"""Both sides of the bus with what their operators can do, for the tests that hold them to one contract."""
+"""Both sides of the bus with what their operators can do, and what a recorder reads there."""
 
 import time
 from types import SimpleNamespace
@@ -48,6 +48,31 @@ def side(bus, namespace, until):
     )  # fmt: skip
     for one in open_ones:
         one.close()
+
+
+@pytest.fixture
+def world(bus, namespace):
+    """What services wrote, for the recorder to read."""
+    from recorded import World
+
+    return World(bus, namespace if not isinstance(bus, MemoryBus) else "")
+
+
+@pytest.fixture
+def drain(until):
+    """Tick until the recorder has read everything that stands in its topics, then commit."""
+
+    def run(recorder):
+        def at_the_end():
+            recorder.tick(0.05)
+            places = recorder._sources.items()
+            return all(source.next_offset >= recorder._bus.offsets(place)[1] for place, source in places)
+
+        until(at_the_end, says="the recorder's reading everything")
+        recorder.commit()
+        return recorder
+
+    return run
 
 
 class MemoryOperator:

@@ -91,6 +91,25 @@ def test_a_file_is_published_whole_in_order_with_its_labels(rain):
     assert not list(Path(".headrace/publish").glob("*"))
 
 
+def test_a_time_that_is_none_ends_at_its_row_and_skip_bad_goes_on_and_lists_it(rain):
+    rows = [f"{n},2020-01-01T00:{n // 60 % 60:02}:{n % 60:02},{n % 2}" for n in range(1_000)]
+    rows[699] = "699,soon,1"
+    Path("timed.csv").write_text("\n".join(["x,time,rain", *rows]) + "\n")
+    for _ in range(2):
+        stopped = run("publish", rain, "timed.csv", "--json")
+        told = json.loads(stopped.stderr.splitlines()[-1])
+        assert (stopped.exit_code, told["status"]) == (2, 2)
+        assert told["error"] == "timed.csv, row 700, 'time': 'soon' is no time (ISO 8601, or seconds since 1970)"
+        assert told["next"].startswith("add --skip-bad, which goes on from there")
+    done = run("publish", rain, "timed.csv", "--skip-bad")
+    assert done.exit_code == 0, done.output
+    assert f"1 row was left out:\n  {told['error']}\n" in done.stdout
+    examples, labels = arrived()
+    assert len(set(examples)) == len(set(labels)) == 999
+    again = json.loads(run("publish", rain, "timed.csv", "--skip-bad", "--json").stdout)
+    assert (again["rows"], again["labels"], again["bad_rows"], again["bad"]) == (999, 999, 1, [told["error"]])
+
+
 def test_publishing_a_file_is_a_run_from_the_file_to_the_topic(rain, valid_lineage):
     assert run("publish", rain, "rows.csv", "--label", "rain").exit_code == 0
     start, end = map(valid_lineage, lineage())

@@ -1,4 +1,6 @@
-"""A client that librdkafka cut off for good says so; one whose broker is away waits for it."""
+"""A client that reaches nobody while brokers answer others says so; one whose broker is away waits for it."""
+
+import socket
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -22,10 +24,18 @@ def test_only_a_client_that_reaches_nobody_while_the_broker_answers_is_lost(kafk
     there = QUIET | {"bootstrap.servers": kafka}
     nobody = QUIET | {"bootstrap.servers": f"127.0.0.1:{local_broker.free_port()}"}
     lost = AdminClient(nobody)
-    with pytest.raises(Unavailable, match=rf"lost every broker .* though {kafka} answers; a restart makes a new one"):
+    with pytest.raises(Unavailable, match=rf"reaches no broker, though {kafka} answers a new one: .* lost all of them"):
         Lifeline(there, lost).check()
     Lifeline(there, AdminClient(there)).check()
     Lifeline(nobody, lost).check()  # the broker is away: no client is to blame
+
+
+@pytest.mark.kafka
+def test_a_client_that_waits_for_a_broker_that_stands_still_is_not_said_to_have_lost_all(kafka, at_once):
+    with socket.create_server(("127.0.0.1", 0)) as still:  # it takes connections, and answers nothing
+        waits = AdminClient(QUIET | {"bootstrap.servers": f"127.0.0.1:{still.getsockname()[1]}"})
+        with pytest.raises(Unavailable, match="it waits for one that stands still, or lost all"):
+            Lifeline(QUIET | {"bootstrap.servers": kafka}, waits).check()
 
 
 @pytest.mark.kafka

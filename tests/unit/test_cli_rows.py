@@ -9,7 +9,7 @@ import pytest
 
 from headrace.cli.cells import to_time
 from headrace.cli.files import open_source
-from headrace.cli.rows import Roles, events, missing_columns, resolve_roles, unknown_columns
+from headrace.cli.rows import BadRow, Roles, events, missing_columns, resolve_roles, unknown_columns
 from headrace.errors import InvalidInput, Missing
 from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
 from headrace.schemas.stream import ExampleArrived, LabelArrived
@@ -98,7 +98,7 @@ def test_a_file_without_time_takes_the_clock_it_is_given(write):
         ("a,b\n1,2\n", Roles(), "no column of the contract"),
         ("pressure,rain\n1,2\n", Roles(label="snow"), "no column 'snow' \\(--label\\); it has pressure, rain"),
         ("pressure,rain\n1\n", Roles(), "line 2: not 2 columns"),
-        ("pressure,when\n1,soon\n", Roles(time="when"), "row 1: 'soon' is no time"),
+        ("pressure,when\n1,soon\n", Roles(time="when"), "row 1, 'when': 'soon' is no time"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_its_place(write, text, given, says):
@@ -124,6 +124,23 @@ def test_an_event_that_is_history_is_published_as_history(write):
     event = {"id": "a", "features": {"pressure": 1001}, "label": True, "history": True}
     example, _ = published(write(json.dumps(event), "history.jsonl"))
     assert example.history
+
+
+def test_rows_whose_time_is_none_are_left_out_where_that_is_asked_for_and_change_nothing_of_the_others(write):
+    times = ["2020-01-01", "soon", "2020-01-03", "", "2020-01-05 25:00", "2020-01-06"]
+    source = write("pressure,when,rain\n" + "".join(f"{n},{time},true\n" for n, time in enumerate(times)))
+    roles, bad = Roles(time="when", label="rain"), []
+    found = list(events(source, SPEC, roles, label_delay=1, skip=bad.append))
+    assert [(number, type(event).__name__[:5]) for number, event in found] == [
+        (1, "Examp"), (3, "Examp"), (1, "Label"), (4, "Examp"), (3, "Label"), (6, "Examp"), (4, "Label"), (6, "Label"),
+    ]  # fmt: skip
+    assert [str(one) for one in bad] == [
+        f"{source.path}, row {n}, 'when': {times[n - 1]!r} is no time (ISO 8601, or seconds since 1970)" for n in (2, 5)
+    ]
+    unasked = events(source, SPEC, roles, label_delay=1)
+    assert next(unasked) == found[0]
+    with pytest.raises(BadRow, match="row 2, 'when'"):
+        next(unasked)
 
 
 def test_features_of_an_event_are_neither_its_id_nor_its_time_nor_its_label(write):

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from headrace.cli import app, connect
 from headrace.infra.subscription import Subscription
 from headrace.schemas.control import ReleaseAsked
+from headrace.schemas.policies import Policies, Triggers
 from headrace.schemas.record import Record
 from headrace.services.orchestrator import core
 
@@ -29,11 +30,17 @@ class Log(nullcontext):
         return self.records
 
 
+def by_hand(**triggers):
+    """The request that the registry takes for a release."""
+    definition = definition_of(policies=Policies(triggers=Triggers(**triggers)))
+    asked = ReleaseAsked(pipeline="rain", request="q", by="ann", definition=definition, topic_id="1")
+    return Record(asked, 0, "control-log", "", 0, 0)
+
+
 @pytest.fixture
 def log(monkeypatch):
     """What an orchestrator reads, from a release by hand on."""
-    asked = ReleaseAsked(pipeline="rain", request="q", by="ann", definition=definition_of(), topic_id="1")
-    found = Log([Record(asked, 0, "control-log", "", 0, 0)])
+    found = Log([by_hand()])
 
     def step(state, record, world):
         found.records.append(record)
@@ -53,6 +60,17 @@ def test_a_training_that_a_minute_began_is_under_way_also_where_one_pipeline_is_
     all_of_them, one = map(json.loads, shown)
     assert one == all_of_them
     assert "run-schedule-2026-01-01T01:00 (schedule: " in one[0]["now"][0]
+
+
+@pytest.mark.parametrize(("counted", "says"), [(5_000, "next at 8,000; 5,000 at"), (8_000, "next at 12,000; 8,000 at")])
+def test_the_next_count_is_named_and_not_how_far_it_is_from_one_that_may_be_old(log, counted, says):
+    log.records[:] = [by_hand(every_labels=4_000)]
+    told = orchestrated.Told((), every_labels=4_000)
+    told.win(1)
+    told.count(counted)
+    (shown,) = json.loads(CliRunner().invoke(app, ["triggers", "--json"]).stdout)
+    (new_data,) = [row for row in shown["triggers"] if row["trigger"] == "new_data"]
+    assert new_data["when"] == f"every 4,000 labels, {says} the last count"
 
 
 @pytest.mark.parametrize(("failed", "says"), [(1, "1 challenger failed"), (2, "2 challengers failed")])

@@ -22,6 +22,7 @@ from headrace.infra.store import StateForeign, StateRefused, Store
 from headrace.infra.worker import Worker
 from headrace.services import folds_of
 from headrace.services.joiner import core
+from headrace.services.joiner.rows import Done, Early, Waiting
 
 PLACE, FOLD = ("rain.predictions", 0), "joiner-core"
 THIS, NEXT, LAST = "1.2.0", "1.3.0", "1.1.9"
@@ -155,6 +156,19 @@ def test_state_of_another_topic_is_refused_though_there_is_a_newer_checkpoint(jo
 def test_another_partition_count_is_refused(left, memory_bus):
     memory_bus._topics.by_name[PLACE[0]].logs.append(type(memory_bus._topics.log(PLACE))())
     refuses(left, PartitionsChanged, r"offset 4 of 1 partitions, but rain.predictions has 2 now.*reset joiner")
+
+
+@pytest.mark.parametrize(("lacks", "more"), [("known_to", {}), (None, {"old": 1}), ("counts", {"totals": {}})])
+def test_a_state_with_other_fields_is_refused_also_where_a_default_would_fill_the_gap(left, lacks, more):
+    store = Store.open(left.folder_of(), left.key)
+    saved = store.load()
+    fields = {name: value for name, value in saved.fields.items() if name != lacks} | more
+    store.table("pending", Waiting), store.table("early", Early), store.table("done", Done)
+    store.commit(saved.offset, saved.sequences, fields, saved.meta)
+    store.close()
+    named = ", ".join(sorted({lacks, *more} - {None}))
+    said = refuses(left, StateForeign, rf"offset 4 has other fields than this version knows \({named}\)")
+    assert said.endswith("headrace reset joiner")
 
 
 def test_another_version_takes_up_a_state_that_was_left_cleanly(left, version):

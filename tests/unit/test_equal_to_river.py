@@ -139,12 +139,19 @@ def test_the_model_is_that_of_the_plain_loop(name, delay):
     assert model_bytes.digest(state.model) == model_bytes.digest(plain(name, delay))
 
 
+class WholeCrossEntropy(metrics.CrossEntropy):
+    """River's, of answers that name every class: in its own a class that is not named costs nothing."""
+
+    def update(self, y_true, y_pred):
+        super().update(y_true, {y_true: 0.0, **y_pred})
+
+
 @every_recipe
 def test_the_runs_own_scores_are_rivers_without_delay(name):
     label, recipe = RECIPES[name]
     made = {
         "binary": {"accuracy": metrics.Accuracy(), "logloss": metrics.LogLoss()},
-        "multiclass": {"accuracy": metrics.Accuracy(), "logloss": metrics.CrossEntropy()},
+        "multiclass": {"accuracy": metrics.Accuracy(), "logloss": WholeCrossEntropy()},
         "regression": {"mae": metrics.MAE(), "rmse": metrics.RMSE()},
     }[label.task]
     for metric in made.values():

@@ -202,8 +202,11 @@ def test_numbers_are_judged_by_the_clipped_error_against_mean_and_no_change():
     )
     assert overall(list(good.values())) == "pass"
     wild = judged([1e12] * 70, labels, task="regression", mean=3.0, last=0.0)
-    assert wild["absolute error below mean"].value == 1.0  # a diverged model cannot hide behind its own scale
-    assert wild["absolute error below mean"].verdict == "fail"
+    below_mean = wild["scaled absolute error below mean"]
+    assert below_mean.value == 1.0  # a diverged model cannot hide behind its own scale
+    assert below_mean.verdict == "fail"
+    # which is 4 times the mean's own median error, 2
+    assert below_mean.detail.startswith("mean scaled absolute error (1 is an error of 8 or more) of the model 1.0000")
 
 
 def test_a_metric_that_the_task_lacks_is_an_error_that_says_so():
@@ -273,12 +276,14 @@ def test_log_loss_and_accuracy_are_those_of_river_to_the_last_bit():
     assert sum(scores.decided("binary", p) == y for p, y in rows) / len(rows) == accuracy.get()
 
 
-def test_cross_entropy_of_a_class_never_seen_is_that_of_river():
+def test_cross_entropy_is_that_of_river_where_a_class_that_is_not_named_has_no_probability():
     rows = [({"a": 0.7, "b": 0.3}, "a"), ({"a": 0.2, "b": 0.8}, "c"), ({"b": 1.0}, "b"), ({"a": 0.5, "b": 0.5}, "b")]
     loss = metrics.CrossEntropy()
     for value, label in rows:
-        loss.update(label, value)
+        loss.update(label, {"c": 0.0, **value})
     assert mean_of(scores.log_loss("multiclass", v, y) for v, y in rows) == loss.get()
+    assert scores.score("logloss", "multiclass", rows) == loss.get()
+    assert scores.log_loss("multiclass", {"a": 1.0}, "c") == scores.log_loss("binary", 0.0, True)  # as its LogLoss
 
 
 def test_a_tie_between_classes_goes_as_the_models_own_predict_one():

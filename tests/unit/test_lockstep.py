@@ -19,6 +19,7 @@ from headrace.schemas.control import (
     TrainingRequested,
 )
 from headrace.schemas.stream import Tick
+from headrace.services.trainer import saved
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVERY_LABEL = "rollout=Rollout(refresh_s=0)"
@@ -372,6 +373,17 @@ def test_a_topic_created_anew_is_refused(plant):
     plant.bus.create_topics([TopicSpec("rain.labelled-examples", 1, spec)])
     plant.start()
     with pytest.raises(StateForeign, match="created anew"):
+        plant.settle()
+
+
+def test_a_state_of_runs_that_lacks_what_this_version_keeps_is_refused(plant, monkeypatch):
+    plant.ask()
+    plant.learned(3)
+    plant.lockstep.close()
+    plant.control.close()
+    monkeypatch.setattr(saved, "FIELDS", (*saved.FIELDS, "more"))
+    plant.start()
+    with pytest.raises(StateForeign, match=r"lacks 'more'.*headrace reset trainer"):
         plant.settle()
 
 

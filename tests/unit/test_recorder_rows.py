@@ -28,6 +28,7 @@ from headrace.schemas.stream import (
     RecordRejected,
     Tick,
 )
+from headrace.services.evaluator import scores
 from headrace.services.recorder.batch import Made
 from headrace.services.recorder.data_tables import EXAMPLE, TRAINING
 from headrace.services.recorder.rows import PipelineRows
@@ -177,6 +178,13 @@ def test_regression_has_an_error_and_classes_a_probability_of_the_label():
     found, _, _ = recorded([message(labelled("a", value={"a": 0.25, "b": 0.75}))], contract("classes"))
     (row,) = found["labelled_examples"]
     assert (row["correct"], row["label_value"], row["log_loss"]) == (False, None, pytest.approx(-math.log(0.25)))
+
+
+def test_a_class_that_the_answer_does_not_name_costs_what_it_costs_in_the_evaluators_scores():
+    sure = {"a": 1.0}
+    found, _, _ = recorded([message(labelled("c", value=sure))], contract("classes"))
+    (row,) = found["labelled_examples"]
+    assert row["log_loss"] == scores.log_loss("multiclass", sure, "c") == pytest.approx(34.539, abs=0.001)
 
 
 def test_a_row_nobody_answered_is_no_error_of_a_model():

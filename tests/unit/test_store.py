@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import make_dataclass
 from pathlib import Path
 
 import msgspec
+import pydantic
 import pytest
 
 from headrace.infra import state_rows
@@ -269,6 +271,37 @@ def test_fields_of_a_class_that_is_gone_are_refused(reopen, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(StateForeign, match=r"no_such_module.*headrace reset"):
         reopen().load()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda names: make_dataclass("Training", names, slots=True),
+        lambda names: make_dataclass("Training", names, slots=True, frozen=True),
+        lambda names: pydantic.create_model("Training", **dict.fromkeys(names, int)),
+    ],
+    ids=["dataclass", "frozen dataclass", "pydantic"],
+)
+def test_fields_of_objects_that_an_older_version_knew_less_of_are_refused_with_the_command(
+    reopen, folder, monkeypatch, make
+):
+    older, newer = make(["labels"]), make(["labels", "counted"])
+    older.__module__ = newer.__module__ = __name__
+    monkeypatch.setattr(sys.modules[__name__], "Training", older, raising=False)
+    store = reopen()
+    store.commit(1, {}, {"pipelines": {"rain": [older(labels=7)]}}, {})
+    assert reopen().load().fields["pipelines"]["rain"][0].labels == 7
+    monkeypatch.setattr(sys.modules[__name__], "Training", newer)
+    with pytest.raises(StateForeign, match=rf"by another version .*no Training.counted\).* headrace reset {folder}"):
+        reopen().load()
+
+
+def test_rows_that_an_older_version_knew_less_of_are_refused_when_their_table_is_opened(reopen, folder):
+    store = reopen()
+    store.table("pending", int)["a"] = 7
+    store.commit(1, {}, {}, {})
+    with pytest.raises(StateForeign, match=rf"by another version .*\(table pending: .* headrace reset {folder}"):
+        reopen().table("pending", Pending)
 
 
 def test_a_file_that_is_no_store_is_refused(folder):

@@ -149,6 +149,7 @@ def test_errors_of_numbers_are_bounded_by_those_of_the_mean_so_a_model_that_dive
         stream.predict(y, **arms, **({"challenger": y + gauss(0, 0.6)} if number >= 250 else {}))
     assert stream.verdicts[0] == ("online", "pass")
     assert stream.checks(0)["mae"].value < stream.checks(0)["mae"].limit
+    assert "; mean scaled absolute error (1 is an error of " in stream.checks(0)["evidence"].detail
     wild = new_stream(label="float")
     for number in range(700):
         y = gauss(1, 1)
