@@ -97,6 +97,7 @@ def taught():
     return {name: learn(name, build(), 0, ROWS) for name, build in RECIPES.items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_model_resumed_half_way_in_another_process_is_the_model_that_was_never_saved(runs, name):
     straight, resumed = runs

@@ -364,6 +364,7 @@ def told_by_child(folder, good):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["flip", "zero", "page", "cut"])
 def test_damage_anywhere_is_refused_or_does_not_matter(folder, tmp_path, damage):
     filled(folder)

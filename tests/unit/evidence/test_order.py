@@ -38,10 +38,12 @@ def promoted_of(runs, after_a_while):
     return promoted
 
 
+@pytest.mark.long
 def test_a_worse_challenger_is_not_promoted_by_labels_that_come_faster_for_one_class(after_a_while):
     assert promoted_of(20, after_a_while) == 0
 
 
+@pytest.mark.long
 def test_taken_as_labels_arrive_it_would_be_promoted_nearly_always(after_a_while, monkeypatch):
     put = Ripening.put
 
