@@ -29,8 +29,12 @@ def write_run_file(home: Path, name: str, what: dict[str, object]) -> None:
             return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_run_file(home: Path, name: str) -> dict[str, object] | None:
@@ -55,19 +59,24 @@ def is_alive(pid: int) -> bool:
 
 def running_pid(home: Path) -> int:
     """The process id of this folder's supervisor, 0 where none lives; the id that is noted may be another's by now."""
+    pid = int(str((read_run_file(home, "supervisor") or {}).get("pid") or 0))
+    if pid:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)  # where it is this process's child
+    return pid if pid and str(home.resolve()) in _command(pid) else 0
+
+
+def _command(pid: int) -> list[str]:
+    """The command line of a process; empty where there is none that we may see."""
     import psutil
 
-    pid = int(str((read_run_file(home, "supervisor") or {}).get("pid") or 0))
-    if not pid:
-        return 0
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # where it is this process's child
     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         process, deadline = psutil.Process(pid), time.monotonic() + STARTING_S
+        command: list[str] = []
         while not (command := process.cmdline()) and time.monotonic() < deadline:
             time.sleep(0.01)  # one that was started this moment has none yet
-        return pid if str(home.resolve()) in command else 0
-    return 0
+        return command
+    return []
 
 
 def is_running(home: Path) -> bool:
@@ -76,9 +85,13 @@ def is_running(home: Path) -> bool:
 
 
 def up(home: Path, services: tuple[str, ...] = tuple(SERVICES), *, drain: bool = False) -> int:
-    """Start the supervisor in a session of its own, unless one runs; return its process id."""
+    """Start the supervisor in a session of its own, unless one runs; return its process id.
+
+    Services that outlived an earlier supervisor are stopped first: they hold the state.
+    """
     if running := running_pid(home):
         return running
+    down(home)
     (home / "logs").mkdir(parents=True, exist_ok=True)
     for old in (home / "run").glob("*.json") if (home / "run").exists() else ():
         old.unlink()
@@ -97,25 +110,46 @@ def up(home: Path, services: tuple[str, ...] = tuple(SERVICES), *, drain: bool =
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-    write_run_file(home, "supervisor", {"pid": process.pid})
+    try:
+        write_run_file(home, "supervisor", {"pid": process.pid})
+    except OSError:
+        process.terminate()  # nobody would know of it
+        raise
     return process.pid
 
 
 def down(home: Path, limit_s: float = STOP_S + 5) -> bool:
-    """Stop the supervisor and with it every service; False where none ran. Raises TimeoutError past the limit."""
-    pid = running_pid(home)
-    if not pid:
-        return False
-    os.kill(pid, signal.SIGTERM)
+    """Stop the supervisor and with it every service; False where none ran. Raises TimeoutError past the limit.
+
+    Where the supervisor was killed, the services that outlived it are stopped.
+    """
+    supervisor = running_pid(home)
+    asked = [supervisor] if supervisor else _left_over(home)
+    for pid in asked:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + limit_s
-    while is_alive(pid):
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+    while alive := [pid for pid in asked if is_alive(pid)]:
+        for pid in alive:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the supervisor (process {pid}) did not stop within {limit_s:g} s; see its log")
+            who = f"the supervisor (process {supervisor})" if supervisor else f"processes {alive}"
+            raise TimeoutError(f"{who} did not stop within {limit_s:g} s; see {home}/logs")
         time.sleep(0.05)
-    (home / "run" / "supervisor.json").unlink(missing_ok=True)
-    return True
+    if asked:
+        (home / "run" / "supervisor.json").unlink(missing_ok=True)
+    return bool(asked)
+
+
+def _left_over(home: Path) -> list[int]:
+    """Services of this folder that run though their supervisor does not."""
+    pids = {name: int(str(state.get("pid") or 0)) for name, state in states(home).items() if state["alive"]}
+    return [
+        pid
+        for name, pid in pids.items()
+        if not {str(home.resolve()), f"headrace.services.{name}"}.isdisjoint(_command(pid))
+    ]
 
 
 def states(home: Path) -> dict[str, dict[str, object]]:

@@ -3,7 +3,8 @@
 On Linux light services are forked from a parent that never imports River, those with a model from a second one
 that did, the recorder and the scheduler each from one that imported what it alone needs (DuckDB, Faust): the imported
 code is shared memory, and a restart takes no import time. Kafka clients, LMDB and DuckDB open after the fork (one made
-before it is dead in the child, without an error). Elsewhere each service is a fresh interpreter.
+before it is dead in the child, without an error). Who is forked is asked to stop when its parent ends, also by a kill.
+Elsewhere each service is a fresh interpreter.
 Exit status 3 of a service is a refusal, which no restart cures: it stays down and `headrace status` shows why.
 With `--drain` each service folds what is there and ends; when all have, so does the supervisor.
 """
@@ -11,6 +12,7 @@ With `--drain` each service folds what is there and ends; when all have, so does
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import os
@@ -28,6 +30,7 @@ from headrace.services import FOLDS, SERVICES
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.05, 15.0, 5.0
 LOOK_S = 5.0
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 AWAITED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)  # blocked on Linux, so that none is missed between two waits
 WITH_RIVER = tuple(s for s in SERVICES if any(f.service == s and f.needs_river for f in FOLDS))
 GROUPS = {"with-river": WITH_RIVER, "with-duckdb": ("recorder",), "with-faust": ("scheduler",)}  # each has a parent
@@ -87,8 +90,9 @@ class Supervisor:
 
     def _start(self, name: str) -> int:
         if name in self._groups:
-            pid = os.fork()
+            parent, pid = os.getpid(), os.fork()
             if pid == 0:
+                _end_with(parent)
                 _as_group(self._home, name, self._groups[name])
             return pid
         return start_service(self._home, name)
@@ -134,8 +138,9 @@ class Supervisor:
                 "exit_code": child.exit_code,
             }
             if child.name in SERVICES and self._noted.get(child.name) != what:
-                write_run_file(self._home, f"{child.name}.supervised", what)
-                self._noted[child.name] = what
+                with contextlib.suppress(OSError):  # a full disk: noted at a later turn
+                    write_run_file(self._home, f"{child.name}.supervised", what)
+                    self._noted[child.name] = what
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
@@ -174,11 +179,12 @@ def start_service(home: Path, name: str) -> int:
                 stderr=out,
                 stdin=subprocess.DEVNULL,
             ).pid
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if pid:
         return pid
     code = 1
     try:
+        _end_with(parent)
         _redirect(log)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -195,6 +201,13 @@ def start_service(home: Path, name: str) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _end_with(parent: int) -> None:
+    """Have this process be asked to stop when its parent ends, however that does: a killed one stops nobody."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before that was asked for
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _as_group(home: Path, name: str, members: tuple[str, ...]) -> None:
