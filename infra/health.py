@@ -35,9 +35,13 @@ class HealthServer:
             def log_message(self, format: str, *args: Any) -> None:
                 """Requests are not logged."""
 
-        self._server = ThreadingHTTPServer((settings.health_host, settings.health_port), Handler)
+        host, port = settings.health_host, settings.health_port
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            raise OSError(f"HEADRACE_HEALTH_PORT: nothing can listen on {host}:{port} ({error.strerror})") from error
         self._server.daemon_threads = True
-        self.url = f"http://{settings.health_host}:{self._server.server_address[1]}/health"
+        self.url = f"http://{host}:{self._server.server_address[1]}/health"
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 
     def beat(self) -> None:

@@ -30,6 +30,10 @@ class RowDamaged(Exception):
     """The bytes are not those that were written."""
 
 
+class OtherKey(ValueError):
+    """Another key wrote it."""
+
+
 class Head(msgspec.Struct, frozen=True, array_like=True):
     """What a commit holds beside rows. `tables`: how many rows each has; `pickled`: sequences and fields."""
 
@@ -46,14 +50,14 @@ def pack_head(key: bytes, head: Head) -> bytes:
 
 
 def unpack_head(key: bytes, stored: bytes) -> Head:
-    """The authentic head. Raises RowDamaged, or ValueError saying how another key or version wrote it."""
+    """The authentic head. Raises RowDamaged, OtherKey, or ValueError saying how another version wrote it."""
     if not stored.startswith(FORMAT):
         if stored.startswith(FORMAT[:-1]):
             raise ValueError(f"in another format ({stored[:16].decode(errors='replace')})")
         raise RowDamaged("its head is no head")
     key_id, rest = stored[len(FORMAT) :][:_KEY_ID_BYTES], stored[len(FORMAT) + _KEY_ID_BYTES :]
     if key_id != _key_id(key):
-        raise ValueError("with another HEADRACE_ARTIFACT_KEY")
+        raise OtherKey
     if not hmac.compare_digest(rest[:_MAC_BYTES], _mac(key, rest[_MAC_BYTES:])):
         raise RowDamaged("its head is not what was signed")
     return msgspec.msgpack.decode(rest[_MAC_BYTES:], type=Head)

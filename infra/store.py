@@ -29,6 +29,7 @@ from headrace.infra.state_rows import (
     SIGNATURE_BYTES,
     Head,
     Key,
+    OtherKey,
     RowDamaged,
     flags_of,
     pack_head,
@@ -240,6 +241,11 @@ class Store:
             return stored[:SIGNATURE_BYTES], unpack_head(self._key, stored)
         except RowDamaged as error:
             raise StateCorrupt(self._says(f"is damaged ({error})")) from None
+        except OtherKey:
+            raise StateForeign(
+                f"the state in {self.folder} was written with another HEADRACE_ARTIFACT_KEY: set that one. Models and "
+                "the marks of releases are signed with it too, so folding the log again would not help"
+            ) from None
         except ValueError as error:
             raise StateForeign(self._says(f"was written {error}")) from None
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -101,15 +101,24 @@ def key() -> Iterator[Result]:
 
 def disk() -> Iterator[Result]:
     """Room and rights where state and artifacts go."""
-    home = connect.settings().home
-    place = next(path for path in (home, *home.parents) if path.exists())
-    free_gb = shutil.disk_usage(place).free / 1e9
-    if not os.access(place, os.W_OK):
-        yield Result("fail", f"{place} cannot be written", "set HEADRACE_HOME to a folder that can")
-    elif free_gb < SPACE_GB:
-        yield Result("fail", f"only {free_gb:.1f} GB are free in {place}, for state, models and the store", "free some")
-    else:
-        yield Result("ok", f"{free_gb:.0f} GB are free in {place}")
+    found = connect.settings()
+    folders = {"HEADRACE_HOME": found.home}
+    if "://" not in found.artifact_url and not Path(found.artifact_url).is_relative_to(found.home):
+        folders["HEADRACE_ARTIFACT_URL"] = Path(found.artifact_url)
+    for setting, folder in folders.items():
+        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        free_gb = shutil.disk_usage(place).free / 1e9
+        try:
+            tempfile.TemporaryFile(dir=place).close()
+        except OSError as error:
+            yield Result("fail", f"{place}: {error.strerror}", f"set {setting} to a folder that can be written")
+            continue
+        if free_gb < SPACE_GB:
+            yield Result(
+                "fail", f"only {free_gb:.1f} GB are free in {place}, for state, models and the store", "free some"
+            )
+        else:
+            yield Result("ok", f"{free_gb:.0f} GB are free in {place}")
 
 
 def broker() -> Iterator[Result]:
@@ -150,6 +159,9 @@ def topics() -> Iterator[Result]:
     from headrace.cli.topics import check_all
 
     with connect.bus() as (bus, found):
+        if not any(name.startswith(found.namespace + "control-log") for name in bus.topics()):
+            yield Result("note", "there are no topics of Headrace yet", "headrace up makes them")
+            return
         problems, weak = check_all(bus, found)
     for found_wrong in problems[:5]:
         yield Result("fail", str(found_wrong))

@@ -26,8 +26,8 @@ def reset(
 ) -> None:
     """Forget state and its checkpoints, so that a service folds it again from the log. Nothing in the log changes.
 
-    For state that a service refuses: written with another key, by another version, for a topic that was recreated,
-    or where the log lost its start or its tail. It asks first, and says what the new state will not know.
+    For state that a service refuses: written by another version, for a topic that was recreated, or where the log
+    lost its start or its tail. It asks first, and says what the new state will not know.
     """
     from headrace.cli.starting import state_folder
     from headrace.infra import processes

@@ -139,11 +139,16 @@ def doctor(as_json: Json = False) -> None:
 
 
 def with_key() -> Settings:
-    """The settings, with a key for artifacts made into `.env` where there is none."""
+    """The settings, with a key made into `.env` where there is none. Raises Refused beside state of another key."""
     from headrace.infra.settings import make_key
 
     settings = connect.settings()
     if settings.artifact_key is None:
+        if settings.state_dir.exists() and any(settings.state_dir.rglob("data.mdb")):
+            raise Refused(
+                f"no key is set, and the state in {shown(settings.state_dir)} was written with one",
+                "set HEADRACE_ARTIFACT_KEY to it, or put the .env back that has it: models are signed with it too",
+            )
         make_key(Path())
         output.note("Wrote a key for your models to .env; keep it, and keep it secret.")
         settings = connect.settings()

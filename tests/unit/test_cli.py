@@ -176,6 +176,23 @@ def test_without_a_broker_doctor_lists_what_is_and_what_is_not(run):
     assert broker["next"] == "start it or unset the variable"
 
 
+def test_doctor_looks_whether_models_can_be_kept(run, monkeypatch):
+    monkeypatch.setenv("HEADRACE_ARTIFACT_URL", "/proc/nope")
+    lines = json.loads(run("doctor", "--json").stdout)
+    (line,) = [line for line in lines if line["what"].startswith("/proc") and line["level"] == "fail"]
+    assert line["next"] == "set HEADRACE_ARTIFACT_URL to a folder that can be written"
+
+
+def test_up_makes_no_new_key_beside_state_of_another(run, tmp_path):
+    kept = tmp_path / ".headrace" / "state" / "local" / "joiner"
+    kept.mkdir(parents=True)
+    (kept / "data.mdb").touch()
+    result = run("up")
+    assert result.exit_code == REFUSED
+    assert "no key is set" in result.stderr
+    assert not (tmp_path / ".env").exists()
+
+
 def test_doctor_says_which_setting_is_none_and_checks_what_needs_no_settings(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HEADRACE_HOMME", "elsewhere")
     (tmp_path / "pipelines").mkdir()

@@ -30,6 +30,12 @@ def ask(url):
         return error.code, error.read().decode()
 
 
+def test_a_port_that_is_taken_is_named_with_its_setting(server):
+    port = int(server.url.split(":")[2].split("/")[0])
+    with pytest.raises(OSError, match=rf"HEADRACE_HEALTH_PORT: nothing can listen on 127.0.0.1:{port}"):
+        health.HealthServer("trainer", Settings(artifact_key="k", health_port=port), [])
+
+
 def test_a_service_whose_loop_turns_is_healthy(server):
     status, body = ask(server.url)
     assert (status, json.loads(body)["status"]) == (200, "ok")
