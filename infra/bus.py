@@ -110,9 +110,6 @@ class GroupConsumer(Protocol):
     def commit(self, offsets: Mapping[Place, int]) -> None:
         """Mirror offsets to the group, through this member. Failures of a rebalance are ignored: mirror again."""
 
-    def pause(self, places: Sequence[Place]) -> None: ...
-    def resume(self, places: Sequence[Place]) -> None: ...
-
     def seek(self, place: Place, offset: int) -> None:
         """Read on from another offset of an assigned place."""
 

@@ -154,12 +154,6 @@ class KafkaGroupConsumer:
         if self._raised is not None:
             self._raise()
 
-    def pause(self, places: Sequence[Place]) -> None:
-        self._client.pause([TopicPartition(*place) for place in places if place in self._assigned])
-
-    def resume(self, places: Sequence[Place]) -> None:
-        self._client.resume([TopicPartition(*place) for place in places if place in self._assigned])
-
     def seek(self, place: Place, offset: int) -> None:
         if place not in self._assigned:
             raise BusError(f"{place[0]} partition {place[1]} is not assigned to this member")

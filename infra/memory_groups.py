@@ -14,14 +14,13 @@ class Positions:
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
         self.next: dict[Place, int] = {}
-        self.paused: set[Place] = set()
 
     def take(self, limit: int) -> list[Message]:
         """Up to `limit` records. Raises BusError where an offset is out of range."""
         taken: list[Message] = []
         for place in list(self.next):
-            if place in self.paused or len(taken) >= limit:
-                continue
+            if len(taken) >= limit:
+                break
             found = self._topics.log(place).read(place, self.next[place], limit - len(taken))
             self.next[place] += len(found)
             taken += found
@@ -143,12 +142,6 @@ class MemoryGroupConsumer:
                 if place in self._positions.next:
                     self._group.commit(place, offset)
 
-    def pause(self, places: Sequence[Place]) -> None:
-        self._positions.paused |= set(places)
-
-    def resume(self, places: Sequence[Place]) -> None:
-        self._positions.paused -= set(places)
-
     def seek(self, place: Place, offset: int) -> None:
         if place not in self._positions.next:
             raise BusError(f"{place[0]} partition {place[1]} is not assigned to this member")
@@ -185,7 +178,6 @@ class MemoryGroupConsumer:
     def _forget(self, places: list[Place]) -> None:
         for place in places:
             del self._positions.next[place]
-            self._positions.paused.discard(place)
 
     def _refuse_if_fenced(self) -> None:
         if self.fenced:

@@ -73,22 +73,6 @@ def test_seek_reads_on_from_another_offset(side, until):
         member.consumer.seek((topic, 5), 0)
 
 
-def test_a_paused_place_is_silent_until_it_is_resumed(side, until):
-    topic = side.topic(partitions=2)
-    member = side.member()
-    member.consumer.subscribe([topic])
-    side.polled(member, has=lambda: len(member.places()) == 2)
-    member.consumer.pause([(topic, 0)])
-    side.write(topic, numbers(5), 0)
-    side.write(topic, numbers(5), 1)
-    side.polled(member, has=lambda: len(member.messages) >= 5)
-    assert member.poll(50, 0.3) == []
-    assert {m.partition() for m in member.messages} == {1}
-    member.consumer.resume([(topic, 0)])
-    side.polled(member, has=lambda: len(member.messages) >= 10)
-    assert [m.offset() for m in member.messages if m.partition() == 0] == list(range(5))
-
-
 def test_a_live_member_takes_up_more_topics_and_keeps_what_it_has(side, until):
     first, second = side.topic("a"), side.topic("b")
     member = side.member()
