@@ -1,4 +1,4 @@
-"""`models`, `runs`, `train`, `query`: what was learned, and asking for more."""
+"""`models`, `runs`, `query`: what was learned."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli import connect, output
-from headrace.cli.app import MODELS, AnyName, Json, Name, command, operator
-from headrace.cli.releases import Wait
-from headrace.errors import InvalidInput, Missing
+from headrace.cli.app import MODELS, AnyName, Json, command
+from headrace.errors import Missing
 
 if TYPE_CHECKING:
     from headrace.cli.facts import Facts
@@ -113,55 +112,6 @@ def runs(name: AnyName = None, as_json: Json = False) -> None:
         output.out().print(output.table(columns, rows, right=("release", "from", "labels")))
     else:
         output.say("No run yet: one starts at the first release.")
-
-
-@command(MODELS, 'headrace train rainfall --reason "new sensor"')
-def train(
-    name: Name,
-    reason: Annotated[str, typer.Option(help="Why, for the log.")] = "",
-    recipe: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A challenger's; the pipeline's own without it.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed than the pipeline's.")] = None,
-    start: Annotated[
-        int | None, typer.Option(min=0, metavar="OFFSET", help="Of labelled-examples; 0 is the oldest.")
-    ] = None,
-    timeout_s: Wait = 30.0,
-    as_json: Json = False,
-) -> None:
-    """Ask for a training and say what the orchestrator answered. Exit status 3: refused, with the reason."""
-    from headrace.infra.client_errors import check_released
-    from headrace.infra.user_events import new_request
-    from headrace.schemas.control import TrainingAsked
-
-    asked = TrainingAsked(
-        pipeline=name,
-        request=new_request("train"),
-        by=operator(),
-        reason=reason,
-        seed=seed,
-        start=start,
-        recipe=recipe,
-    )
-    with connect.client() as client:
-        check_released(name, client.pipelines(), client.retired)
-        if start:
-            _check_start(name, start)
-        answer = client.request(asked, timeout_s=timeout_s)
-    if as_json:
-        output.print_json(answer)
-    else:
-        output.say(f"Training of {name} is requested ({asked.request}). headrace runs {name} shows how far it is.")
-
-
-def _check_start(name: str, start: int) -> None:
-    """A run from beyond the end would wait for labels that may never come. Raises InvalidInput."""
-    from headrace.schemas.topics import full_name
-
-    with connect.bus() as (bus, settings):
-        _, end = bus.offsets((full_name("<p>.labelled-examples", name, settings.namespace), 0))
-    if start > end:
-        raise InvalidInput(f"--start {start:,} is beyond the end of {name}.labelled-examples, which is {end:,}")
 
 
 @command(MODELS, 'headrace query "SELECT code, count(*) FROM rejects GROUP BY ALL"')
