@@ -22,34 +22,52 @@ def models(
     at: Annotated[
         str | None, typer.Option("--at", metavar="TIME", help="As it was then (UTC); now without it.")
     ] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Instead: every move of an alias, from which version to which.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the versions of each pipeline, where the aliases point, and why.
 
-    They are folded from `control-log` by the registry's own rules; with --at as far as it stood at that known time.
+    They are folded from `control-log` by the registry's own rules; with --at as far as it stood at that known time. A
+    move's place in --history is what `headrace why` takes.
     """
     from headrace.cli import facts
     from headrace.cli.cells import to_time
+    from headrace.cli.history import moves
     from headrace.infra.client_errors import check_released
 
     until_ms = None if at is None else round(to_time(at, "--at").timestamp() * 1000)
     with connect.client() as client:
-        found = facts.read(client, name, until_ms)
-        released = found or client.pipelines()
-    if at is not None and not found:
+        records = facts.decided(client, name, until_ms)
+        found = {} if history else facts.of(records, name)
+        listed = moves(records, name) if history else versions(found)
+        released = found or {one["pipeline"] for one in listed} or client.pipelines()
+    if at is not None and not found and not history:
         what = f"{name} was not released yet" if name else "nothing was released yet"
         raise Missing(f"{what} at {at}", f"headrace models{f' {name}' if name else ''}")
     check_released(name, released)
-    listed = versions(found)
     if as_json:
         output.print_json(listed)
     elif listed:
-        columns = ("pipeline", "version", "aliases", "release", "recipe", "run", "reason")
-        rows = [[m["pipeline"], m["version"], _named(m), m["release"], m["recipe"], m["run"], _why(m)] for m in listed]
-        output.out().print(output.table(columns, rows, right=("version", "release")))
+        _show_moves(listed) if history else _show_versions(listed)
     else:
         when = "yet" if at is None else f"at {at}"
         output.say(f"No version {when}. headrace status{f' {name}' if name else ''} says how far the first one is.")
+
+
+def _show_versions(listed: list[dict[str, Any]]) -> None:
+    columns = ("pipeline", "version", "aliases", "release", "recipe", "run", "reason")
+    rows = [[m["pipeline"], m["version"], _named(m), m["release"], m["recipe"], m["run"], _why(m)] for m in listed]
+    output.out().print(output.table(columns, rows, right=("version", "release")))
+
+
+def _show_moves(listed: list[dict[str, Any]]) -> None:
+    from headrace.cli.history import row
+
+    columns = ("at", "pipeline", "alias", "version", "why", "place")
+    output.out().print(output.table(columns, [row(move) for move in listed]))
+    output.say(f"Closer: headrace why {listed[-1]['place']}")
 
 
 def versions(found: Mapping[str, Facts]) -> list[dict[str, Any]]:

@@ -114,6 +114,16 @@ def test_a_fork_of_an_older_version_is_judged_takes_over_and_is_folded_again(tmp
     for version in (1, 2, 3):
         roots = reproduce_log.find(f"side@{version}", life.system.bus)
         assert again.reproduce(roots, life.system.bus, life.system.artifacts).outcome == "equal"
+    history = json.loads(run("models", "side", "--history", "--json").stdout)
+    assert [(one["alias"], one["to_version"] or "") for one in history] == life.moves()
+    champions = [(one["from_version"], one["to_version"]) for one in history if one["alias"] == "champion"]
+    assert champions == [(None, 1), (1, 2), (2, 3)]
+    (gone,) = [one for one in history if one["alias"] == "previous" and one["from_version"] == 1]
+    assert (gone["to_version"], "stood the guard" in gone["reason"]) == (None, True)
+    assert "rule is back" in run("why", history[-1]["place"]).stdout
+    shown = run("models", "--history", "--at", history[0]["at"]).stdout.splitlines()
+    assert [line.split()[3:7] for line in shown[1:2]] == [["champion", "none", "→", "1"]]
+    assert len(shown) == 3, "a heading, what was decided by then, and how to look closer"
     told = run("why", "side@3").stdout
     assert f"asked to train side from offset {asked['start']:,}, beginning with the model of version 1" in told
     life.system.close()
