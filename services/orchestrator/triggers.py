@@ -62,6 +62,16 @@ def until_now(training: Training, start: int) -> int:
     return max(n - start - left_out, training.policies.triggers.first_model_at, 1)
 
 
+def since_change(training: Training, alert: DriftDetected) -> int:
+    """The labels at which a run from an alert's change point is judged: those since then, so that it is soon found.
+
+    Such a run learns on beside the champion. A frozen one has learned half of them when it is judged, and learns no
+    more: it waits for as many as a first model.
+    """
+    least = training.policies.triggers.first_model_at if training.policies.learning == "frozen" else 1
+    return max(int(alert.evidence.get("rows_since") or 0), least, 1)
+
+
 def on_alert(training: Training, event: DriftDetected, known_ms: int) -> list[Emit]:
     """A performance that fell trains from the change point; inputs that moved only where the policy says so."""
     triggers, champion = training.policies.triggers, training.champion
@@ -73,7 +83,7 @@ def on_alert(training: Training, event: DriftDetected, known_ms: int) -> list[Em
         start = max(event.since or 0, 0)
         asked = request(
             training, f"performance-{event.run}-{start}", "performance", found(event),
-            start=start, end=max(int(event.evidence.get("rows_since") or 0), 1), recipe=of_champion(training),
+            start=start, end=since_change(training, event), recipe=of_champion(training),
         )  # fmt: skip
     elif event.kind == "input" and triggers.on_input_drift:
         start = newest(training)
