@@ -16,13 +16,12 @@ from headrace.schemas.control import (
 from headrace.schemas.record import Emit
 from headrace.services.orchestrator.training import (
     Training,
-    is_twin,
     no_recipe,
     refused,
     take_or_wait,
-    twin,
 )
 from headrace.services.orchestrator.triggers import request, until_now
+from headrace.services.orchestrator.twins import is_twin, of_twin, twin
 
 REMEMBERED_REQUESTS = 1_000  # a client repeats a request within seconds, not after a thousand others
 
@@ -80,14 +79,13 @@ def _train(training: Training, event: TrainingAsked, known_ms: int) -> list[Emit
     cause = f"asked by {event.by}{f': {event.reason}' if event.reason else ''}"
     end = None if training.champion is None else until_now(training, start)
     asked = request(training, event.request, "person", cause, start=start, end=end, recipe=recipe)
-    seed = asked.seed if event.seed is None else event.seed
-    asked = asked.model_copy(update={"seed": seed, "parent": event.parent})
+    asked = asked.model_copy(update={"seed": asked.seed if event.seed is None else event.seed, "parent": event.parent})
     same = twin(training, asked)
     run = same or _goes_on(training, event, asked)
     if run is not None:
         reason = is_twin(run, asked) if run is same else _no_fork(run, event)
-        numbers: dict[str, int | float | str | None] = {"run": run.run, "seed": seed, "start": start}
-        return [refused(pipeline, event.request, "TrainingAsked", reason, f"headrace status {pipeline}", numbers)]
+        show = f"headrace status {pipeline}"
+        return [refused(pipeline, event.request, "TrainingAsked", reason, show, of_twin(run, asked))]
     return take_or_wait(training, asked, known_ms, known_ms)
 
 
