@@ -23,9 +23,10 @@ class Client:
         events = [record.event for record in self._system.records("pipelines")]
         return {event.pipeline: event for event in events if isinstance(event, PipelineReleased)}
 
-    def subscribe(self, topic, pipeline="", **where):
-        """All that stands in a topic of one partition, of one pipeline or of all."""
-        records = self._system.records(topic)
+    def subscribe(self, topics, pipeline="", **where):
+        """All that stands in topics of one partition, of one pipeline or of all."""
+        topics = (topics,) if isinstance(topics, str) else topics
+        records = [record for topic in topics for record in self._system.records(topic)]
         return [record for record in records if pipeline in ("", getattr(record.event, "pipeline", pipeline))]
 
     def request(self, event, timeout_s):
