@@ -50,11 +50,12 @@ def look_up(
     columns or classes are others, it has learned beyond `start` or from a barred range.
     """
     control = log.records(bus, namespace, "control-log")
-    models = facts.fold(control)[pipeline].models
-    show = f"headrace models {pipeline}"
-    known: Version | None = next((one for one in models.versions if one.version == version), None)
-    if known is None:
+    found, show = facts.fold(control).get(pipeline), f"headrace models {pipeline}"
+    versions: list[Version] = [] if found is None else found.models.versions
+    known = next((one for one in versions if one.version == version), None)
+    if found is None or known is None:
         raise Missing(f"{pipeline} has no version {version}", show)
+    models = found.models
     if has_learned(models, known.run, known.snapshot_offset, models.barred):
         raise InvalidInput(f"version {version} has learned from a range that was barred since", show)
     made_by = models.runs[known.run]
