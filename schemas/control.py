@@ -174,7 +174,11 @@ class RetireAsked(ControlEvent):
 
 
 class TrainingAsked(ControlEvent):
-    """A person asks for a training; `recipe` is a challenger's name, or none for the pipeline's own."""
+    """A person asks for a training; `recipe` is a challenger's name, or none for the pipeline's own.
+
+    `start` is an offset of `<p>.labelled-examples`, the log's start where there is none. A run that is to begin with a
+    `version`'s model names its artifact as `parent`, and the run and the offset that made it, as who asks found them.
+    """
 
     request: str
     by: str
@@ -182,6 +186,10 @@ class TrainingAsked(ControlEvent):
     seed: int | None = None
     start: int | None = None
     recipe: str | None = None
+    version: int | None = None
+    parent: str | None = None
+    parent_run: str | None = None
+    parent_offset: int | None = None
 
 
 class PromotionAsked(ControlEvent):

@@ -27,14 +27,14 @@ HOUR_MS = 3_600_000
 class Told:
     """An orchestrator, what it answered, and a trainer that starts what is asked for."""
 
-    def __init__(self, challengers=("forest", "slow"), **triggers):
+    def __init__(self, challengers=("forest", "slow"), learning="online", **triggers):
         self.state, self.offset, self.now_ms, self.answers = State(), 0, int(BEGIN.timestamp() * 1000), []
-        self.triggers = Triggers(**{"cooldown_s": 0, **triggers})
+        self.policies = Policies(triggers=Triggers(**{"cooldown_s": 0, **triggers}), learning=learning)
         self(self.released(1, dict.fromkeys(challengers, "d")))
 
     def released(self, number, challengers, recipe="r"):
         """A release with these challengers, each with its digest."""
-        definition = definition_of(policies=Policies(triggers=self.triggers), recipe=recipe, challengers=challengers)
+        definition = definition_of(policies=self.policies, recipe=recipe, challengers=challengers)
         return PipelineReleased(pipeline="rain", release=number, definition=definition, partitions=1, request="", by="")
 
     def __call__(self, *events):

@@ -18,6 +18,7 @@ from headrace.cli import (
     start,
     streams,
     topics,
+    training,
     triggering,
     why,
 )
@@ -29,6 +30,7 @@ GROUPS = (
     streams,
     models,
     inspecting,
+    training,
     triggering,
     moving,
     alerts,

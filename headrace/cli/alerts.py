@@ -1,4 +1,4 @@
-"""`alerts`: what the monitor found."""
+"""`alerts`: what the monitor found, and the states that follow from it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,31 @@ if TYPE_CHECKING:
 @command(MODELS, "headrace alerts rainfall")
 def alerts(
     name: AnyName = None,
-    kind: Annotated[str | None, typer.Option(metavar="KIND", help="input, prediction, performance or labels.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(metavar="KIND", help="input, prediction, performance, labels, degraded or skewed.")
+    ] = None,
     last: Annotated[int, typer.Option(min=1, help="How many at most, the newest last.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List what changed: inputs, predictions, performance, the flow of labels; since when, by how much, and why.
+    """List what a person should look at: what changed, since when, by how much, and the states that follow from it.
 
-    Input and prediction drift are warnings. Each change is told once, until it is over or has doubled.
+    Alerts are about inputs, predictions, performance and the flow of labels; input and prediction drift are warnings.
+    Each change is told once, until it is over or has doubled. A performance alert names the inputs that drifted in the
+    same time. A pipeline is degraded while its champion's loss stays up; skewed while too many records are rejected,
+    which holds up trainings. Both are told when they begin and when they are over.
     """
     from headrace.errors import InvalidInput, Missing
     from headrace.infra.client_errors import check_released
     from headrace.schemas.control import DriftDetected
 
-    kinds = DriftDetected.model_fields["kind"].annotation.__args__  # type: ignore[union-attr]
+    drifts = DriftDetected.model_fields["kind"].annotation.__args__  # type: ignore[union-attr]
+    kinds = (*drifts, "degraded", "skewed")
     if kind is not None and kind not in kinds:
         raise InvalidInput(f"--kind is {', '.join(kinds[:-1])} or {kinds[-1]}, not {kind!r}")
     with connect.client() as client:
         try:
-            found = listed(client.subscribe("drift-alerts", name or "", start="earliest", follow=False))
+            records = client.subscribe(("drift-alerts", "decisions"), name or "", start="earliest", follow=False)
+            found = listed(sorted(records, key=lambda record: record.known_ms))
         except Missing:
             found = []
         if not found:  # of a retired pipeline there is what was found
@@ -53,20 +60,37 @@ def alerts(
 
 
 def listed(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """The alerts among records, in order, as data with a sentence each."""
-    from headrace.schemas.control import DriftDetected
+    """The alerts and states among records, in order, as data with a sentence each.
 
-    return [told(record) for record in records if isinstance(record.event, DriftDetected)]
+    `beside` names the alerts about inputs that belong to the time of one about performance.
+    """
+    from headrace.schemas.control import DriftDetected, PipelineDegraded, SchemaSkewed
+    from headrace.why import alert_words
+
+    found = [one for one in records if isinstance(one.event, DriftDetected | PipelineDegraded | SchemaSkewed)]
+    rows = [told(record) for record in found]
+    for record, row in zip(found, rows, strict=True):
+        beside = [rows[at] for at, other in enumerate(found) if alert_words.is_beside(record, other)]
+        if beside:
+            columns = ", ".join(dict.fromkeys(column for one in beside for column in one["features"]))
+            row["beside"] = [one["place"] for one in beside]
+            row["says"] += f"; in the same time inputs drifted: {columns} ({', '.join(row['beside'])})"
+    return rows
 
 
 def told(record: Record) -> dict[str, Any]:
-    """One alert as data, with the place that `why` takes, when it was found, and a sentence."""
+    """One of them as data, with the place that `why` takes, when it was found, and a sentence."""
+    from headrace.schemas.control import DriftDetected, PipelineDegraded
     from headrace.why import alert_words, chain
 
-    alert: Any = record.event
+    event: Any = record.event
     link = chain.link_of(record)
-    place = {"place": link.origin or link.place, "found_at": _time(record.known_ms)}
-    return {**alert.model_dump(mode="json"), **place, "says": alert_words.found(alert)}
+    row = {**event.model_dump(mode="json"), "place": link.origin or link.place, "found_at": _time(record.known_ms)}
+    if isinstance(event, DriftDetected):
+        return {**row, "says": alert_words.found(event)}
+    state = "degraded" if isinstance(event, PipelineDegraded) else "skewed"
+    level, says = ("over", f"no longer {state}: ") if event.over else ("state", "")
+    return {**row, "kind": state, "level": level, "says": says + event.reason}
 
 
 def _time(ms: int) -> str:

@@ -10,30 +10,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from headrace.cli import facts
+from headrace.cli.offsets import labelled
 from headrace.errors import Missing
 from headrace.infra.artifacts import ArtifactForeignKey, ArtifactRefused, Artifacts
 from headrace.infra.bus import Bus
-from headrace.infra.follow import read_range
 from headrace.ranges import Ranges, covering, union
 from headrace.reproduce import log
 from headrace.schemas.control import ModelUpdated, SnapshotTaken
 from headrace.schemas.record import Record
-from headrace.schemas.stream import StreamEvent
-from headrace.schemas.topics import full_name
 from headrace.services.registry.models import Models, has_learned
 from headrace.why.sentences import moment
 
 RANGES_AT_MOST = 100  # in one event; of labels that come late in any order, what stands between is barred as well
-
-
-class Times(StreamEvent, frozen=True):
-    """When an example, and when its label, was known."""
-
-    predicted_at_ms: int
-    labelled_at_ms: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +61,7 @@ def look_up(pipeline: str, from_ms: int, to_ms: int, bus: Bus, artifacts: Artifa
     """Read a pipeline's labelled examples and snapshots. Raises Missing where no example came between the two times."""
     parts: list[tuple[int, int]] = []
     examples, goes_on, began_ms, ended_ms = 0, False, None, 0
-    for offset, times in _examples(pipeline, bus, namespace):
+    for offset, times in labelled(pipeline, bus, namespace):
         began_ms = times.predicted_at_ms if began_ms is None else min(began_ms, times.predicted_at_ms)
         ended_ms = max(ended_ms, times.labelled_at_ms)
         if from_ms <= times.predicted_at_ms < to_ms or from_ms <= times.labelled_at_ms < to_ms:
@@ -126,22 +115,6 @@ def _newest_good(models: Models, among: set[int], ranges: Ranges, taken: Iterabl
     for (offset, version), uri in sorted(found.items(), reverse=True):
         if not has_learned(models, runs[version], offset, bad):
             yield Good(version, offset, uri)
-
-
-class _Forgetful(dict[str, int]):
-    """Remembers no sequence: a repeat is barred as well, a run that begins after its first takes it as new."""
-
-    def __setitem__(self, source: str, sequence: int) -> None:
-        """Nothing."""
-
-
-def _examples(pipeline: str, bus: Bus, namespace: str) -> Iterator[tuple[int, Times]]:
-    place = (full_name("<p>.labelled-examples", pipeline, namespace), 0)
-    decoders = {"ExampleLabelled": msgspec.json.Decoder(Times).decode}
-    first, end = bus.offsets(place)
-    for record in read_range(bus, place, first, end, namespace, sequences=_Forgetful(), decoders=decoders):
-        if isinstance(record.event, Times):
-            yield record.offset, record.event
 
 
 def _models(pipeline: str, bus: Bus, namespace: str) -> Models:

@@ -135,12 +135,21 @@ def fold(records: Iterable[Record]) -> dict[str, Facts]:
 
 def read(client: Client, pipeline: str | None = None, until_ms: int | None = None) -> dict[str, Facts]:
     """The facts of one pipeline or of all; none before the topics exist. Raises Unreachable."""
+    return of(decided(client, pipeline, until_ms), pipeline)
+
+
+def decided(client: Client, pipeline: str | None = None, until_ms: int | None = None) -> Iterator[Record]:
+    """`control-log` of one pipeline or of all; nothing before the topics exist. Raises Unreachable."""
     try:
         records = client.subscribe("control-log", pipeline or "", start="earliest", follow=False)
     except Missing:
-        return {}
-    found = fold(records if until_ms is None else as_of(until_ms, records))
-    return {name: facts for name, facts in found.items() if pipeline in (None, name)}
+        return
+    yield from records if until_ms is None else as_of(until_ms, records)
+
+
+def of(records: Iterable[Record], pipeline: str | None = None) -> dict[str, Facts]:
+    """The facts of one pipeline or of all."""
+    return {name: facts for name, facts in fold(records).items() if pipeline in (None, name)}
 
 
 def as_of(until_ms: int, records: Iterable[Record]) -> Iterator[Record]:

@@ -1,4 +1,4 @@
-"""`models`, `runs`, `train`, `query`: what was learned, and asking for more."""
+"""`models`, `runs`, `query`: what was learned."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli import connect, output
-from headrace.cli.app import MODELS, AnyName, Json, Name, command, operator
-from headrace.cli.releases import Wait
-from headrace.errors import InvalidInput, Missing
+from headrace.cli.app import MODELS, AnyName, Json, command
+from headrace.errors import Missing
 
 if TYPE_CHECKING:
     from headrace.cli.facts import Facts
@@ -23,34 +22,52 @@ def models(
     at: Annotated[
         str | None, typer.Option("--at", metavar="TIME", help="As it was then (UTC); now without it.")
     ] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Instead: every move of an alias, from which version to which.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the versions of each pipeline, where the aliases point, and why.
 
-    They are folded from `control-log` by the registry's own rules; with --at as far as it stood at that known time.
+    They are folded from `control-log` by the registry's own rules; with --at as far as it stood at that known time. A
+    move's place in --history is what `headrace why` takes.
     """
     from headrace.cli import facts
     from headrace.cli.cells import to_time
+    from headrace.cli.history import moves
     from headrace.infra.client_errors import check_released
 
     until_ms = None if at is None else round(to_time(at, "--at").timestamp() * 1000)
     with connect.client() as client:
-        found = facts.read(client, name, until_ms)
-        released = found or client.pipelines()
-    if at is not None and not found:
+        records = facts.decided(client, name, until_ms)
+        found = {} if history else facts.of(records, name)
+        listed = moves(records, name) if history else versions(found)
+        released = found or {one["pipeline"] for one in listed} or client.pipelines()
+    if at is not None and not found and not history:
         what = f"{name} was not released yet" if name else "nothing was released yet"
         raise Missing(f"{what} at {at}", f"headrace models{f' {name}' if name else ''}")
     check_released(name, released)
-    listed = versions(found)
     if as_json:
         output.print_json(listed)
     elif listed:
-        columns = ("pipeline", "version", "aliases", "release", "recipe", "run", "reason")
-        rows = [[m["pipeline"], m["version"], _named(m), m["release"], m["recipe"], m["run"], _why(m)] for m in listed]
-        output.out().print(output.table(columns, rows, right=("version", "release")))
+        _show_moves(listed) if history else _show_versions(listed)
     else:
         when = "yet" if at is None else f"at {at}"
         output.say(f"No version {when}. headrace status{f' {name}' if name else ''} says how far the first one is.")
+
+
+def _show_versions(listed: list[dict[str, Any]]) -> None:
+    columns = ("pipeline", "version", "aliases", "release", "recipe", "run", "reason")
+    rows = [[m["pipeline"], m["version"], _named(m), m["release"], m["recipe"], m["run"], _why(m)] for m in listed]
+    output.out().print(output.table(columns, rows, right=("version", "release")))
+
+
+def _show_moves(listed: list[dict[str, Any]]) -> None:
+    from headrace.cli.history import row
+
+    columns = ("at", "pipeline", "alias", "version", "why", "place")
+    output.out().print(output.table(columns, [row(move) for move in listed]))
+    output.say(f"Closer: headrace why {listed[-1]['place']}")
 
 
 def versions(found: Mapping[str, Facts]) -> list[dict[str, Any]]:
@@ -113,55 +130,6 @@ def runs(name: AnyName = None, as_json: Json = False) -> None:
         output.out().print(output.table(columns, rows, right=("release", "from", "labels")))
     else:
         output.say("No run yet: one starts at the first release.")
-
-
-@command(MODELS, 'headrace train rainfall --reason "new sensor"')
-def train(
-    name: Name,
-    reason: Annotated[str, typer.Option(help="Why, for the log.")] = "",
-    recipe: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A challenger's; the pipeline's own without it.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed than the pipeline's.")] = None,
-    start: Annotated[
-        int | None, typer.Option(min=0, metavar="OFFSET", help="Of labelled-examples; 0 is the oldest.")
-    ] = None,
-    timeout_s: Wait = 30.0,
-    as_json: Json = False,
-) -> None:
-    """Ask for a training and say what the orchestrator answered. Exit status 3: refused, with the reason."""
-    from headrace.infra.client_errors import check_released
-    from headrace.infra.user_events import new_request
-    from headrace.schemas.control import TrainingAsked
-
-    asked = TrainingAsked(
-        pipeline=name,
-        request=new_request("train"),
-        by=operator(),
-        reason=reason,
-        seed=seed,
-        start=start,
-        recipe=recipe,
-    )
-    with connect.client() as client:
-        check_released(name, client.pipelines(), client.retired)
-        if start:
-            _check_start(name, start)
-        answer = client.request(asked, timeout_s=timeout_s)
-    if as_json:
-        output.print_json(answer)
-    else:
-        output.say(f"Training of {name} is requested ({asked.request}). headrace runs {name} shows how far it is.")
-
-
-def _check_start(name: str, start: int) -> None:
-    """A run from beyond the end would wait for labels that may never come. Raises InvalidInput."""
-    from headrace.schemas.topics import full_name
-
-    with connect.bus() as (bus, settings):
-        _, end = bus.offsets((full_name("<p>.labelled-examples", name, settings.namespace), 0))
-    if start > end:
-        raise InvalidInput(f"--start {start:,} is beyond the end of {name}.labelled-examples, which is {end:,}")
 
 
 @command(MODELS, 'headrace query "SELECT code, count(*) FROM rejects GROUP BY ALL"')

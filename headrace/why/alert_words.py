@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.schemas.control import DriftDetected
+from headrace.schemas.record import Record
 
 COLUMNS_TOLD = 3
 
@@ -14,6 +15,21 @@ def found(alert: DriftDetected) -> str:
     since = f", since offset {alert.since:,}" if alert.since is not None else ""
     why = f": {alert.diagnosis}" if alert.diagnosis else ""
     return f"{_numbers(alert)}{since}{why}"
+
+
+def is_beside(performance: Record, other: Record) -> bool:
+    """Whether inputs of the same champion drifted in the time in which its loss rose: from its change point until told.
+
+    The monitor's two folds read different topics and know nothing of each other.
+    """
+    alert, inputs = performance.event, other.event
+    if not isinstance(alert, DriftDetected) or not isinstance(inputs, DriftDetected):
+        return False
+    if (alert.kind, inputs.kind) != ("performance", "input") or alert.degraded is False or alert.since_ms is None:
+        return False
+    began_ms = other.known_ms if inputs.since_ms is None else inputs.since_ms
+    same = (alert.pipeline, alert.run) == (inputs.pipeline, inputs.run)
+    return same and began_ms <= performance.known_ms and other.known_ms >= alert.since_ms
 
 
 def _numbers(alert: DriftDetected) -> str:

@@ -37,6 +37,7 @@ from headrace.schemas.control import (
 )
 from headrace.schemas.record import Record
 from headrace.schemas.stream import ExampleLabelled, PredictionMade
+from headrace.why import alert_words
 
 PLACE = re.compile(r"([a-z][a-z0-9.-]*)/(?:[0-9a-f]{32}/)?(\d+)/(\d+)")
 FORMS = (
@@ -274,14 +275,15 @@ def _causes(log: Log, link: Link) -> list[Link]:
 
 
 def _watched(log: Log, link: Link) -> list[Link]:
-    """What an alert was told of, where it is the question: the champion, and the release whose limits held.
+    """What an alert was told of, where it is the question: champion, release, and the inputs that drifted beside it.
 
     In other stories it is a cause among causes; the champion's own would make each promotion tell all before it.
     """
     alert = link.event
     updates = log.all_of(ModelUpdated, pipeline=alert.pipeline, alias="champion", run=alert.run, version=alert.version)
     released = _before(link, log.all_of(PipelineReleased, pipeline=alert.pipeline))
-    return [*[one for one in updates if one.event.epoch <= (alert.epoch or 0)][-1:], *released[-1:]]
+    inputs = (one for one in log.all_of(DriftDetected) if alert_words.is_beside(link.record, one.record))
+    return [*[one for one in updates if one.event.epoch <= (alert.epoch or 0)][-1:], *released[-1:], *inputs]
 
 
 def _before(link: Link, others: Iterable[Link]) -> list[Link]:

@@ -125,6 +125,11 @@ def _recipe(event: TrainingRequested | RunStarted | TrainingAsked) -> str:
     return f", recipe {event.recipe}" if event.recipe else ""
 
 
+def _begun(event: TrainingAsked) -> str:
+    start = "" if event.start is None else f" from offset {event.start:,}"
+    return start if event.version is None else f"{start}, beginning with the model of version {event.version}"
+
+
 def _excluded(ranges: Sequence[tuple[int, int]]) -> str:
     return f", without offsets {_offsets(ranges)}" if ranges else ""
 
@@ -262,7 +267,7 @@ _SAYS: dict[type, Callable[[Any], str]] = {
     RetireAsked: lambda e: f"{e.by} asked to retire {e.pipeline}{_because(e.reason)} (request {e.request}).",
     PipelineRetired: lambda e: f"{e.pipeline} was retired, asked by {e.by}{_because(e.reason)}.",
     TrainingAsked: lambda e: (
-        f"{e.by} asked to train {e.pipeline}{_because(e.reason)} (request {e.request}{_recipe(e)})."
+        f"{e.by} asked to train {e.pipeline}{_begun(e)}{_because(e.reason)} (request {e.request}{_recipe(e)})."
     ),
     PromotionAsked: lambda e: (
         f"{e.by} asked to promote version {e.version} of {e.pipeline}{' by force' if e.forced else ''}"

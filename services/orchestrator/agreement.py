@@ -11,7 +11,7 @@ from headrace.schemas.policies import Alerts
 from headrace.schemas.record import Emit
 from headrace.services.orchestrator.choice import of_champion
 from headrace.services.orchestrator.training import Signal, Training
-from headrace.services.orchestrator.triggers import automatic, newest, request, until_now
+from headrace.services.orchestrator.triggers import automatic, newest, request, since_change, until_now
 
 
 def on_signal(training: Training, event: DriftDetected, known_ms: int, offset: int) -> list[Emit]:
@@ -54,7 +54,7 @@ def _train(training: Training, rule: Alerts, agreed: dict[str, Signal], known_ms
     assert training.champion is not None
     performance = agreed.get("performance")
     start = newest(training) if performance is None else max(performance.alert.since or 0, 0)
-    rows = None if performance is None else performance.alert.evidence.get("rows_since")
+    rows = performance is not None and performance.alert.evidence.get("rows_since")
     offsets = tuple(sorted({one.offset for one in agreed.values()}))
     asked = request(
         training,
@@ -62,7 +62,7 @@ def _train(training: Training, rule: Alerts, agreed: dict[str, Signal], known_ms
         "input" if performance is None else "performance",
         f"{len(agreed)} of {len(rule.of)} alerts within {rule.within_s:g} s: {', '.join(agreed)}",
         start=start,
-        end=max(int(rows), 1) if rows else until_now(training, start),
+        end=since_change(training, performance.alert) if performance and rows else until_now(training, start),
         recipe=of_champion(training),
     ).model_copy(update={"alerts": offsets})
     return automatic(training, asked, known_ms)

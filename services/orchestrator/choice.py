@@ -8,7 +8,8 @@ first. A recipe that a release brought is tried once by itself, on the whole log
 from __future__ import annotations
 
 from headrace.schemas.control import TrainingRequested
-from headrace.services.orchestrator.training import Training, twin
+from headrace.services.orchestrator.training import Training
+from headrace.services.orchestrator.twins import twin
 
 
 def of_champion(training: Training) -> str | None:

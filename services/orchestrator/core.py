@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from headrace.schemas.control import (
-    OWN_RECIPE,
     AutomationPaused,
-    AutomationResumed,
     ChallengerExpired,
     ControlEvent,
     DriftDetected,
@@ -33,19 +31,15 @@ from headrace.schemas.control import (
 from headrace.schemas.record import Emit, Record
 from headrace.schemas.stream import Tick
 from headrace.services.orchestrator.agreement import on_signal
+from headrace.services.orchestrator.asked import on_asked
 from headrace.services.orchestrator.choice import forget_changed, of_champion
 from headrace.services.orchestrator.condition import on_champion, on_day_and_pause, on_performance, on_window
 from headrace.services.orchestrator.training import (
     DAY_MS,
     Training,
-    is_twin,
     next_in_line,
-    no_recipe,
-    refused,
     started_too_late,
     take,
-    take_or_wait,
-    twin,
 )
 from headrace.services.orchestrator.triggers import (
     on_alert,
@@ -56,10 +50,8 @@ from headrace.services.orchestrator.triggers import (
     on_minute,
     on_recipe,
     request,
-    until_now,
 )
 
-REMEMBERED_REQUESTS = 1_000  # a client repeats a request within seconds, not after a thousand others
 FAILURES_IN_A_ROW = 3
 
 World = type(None)
@@ -90,7 +82,7 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
         return _released(state, event, known_ms)
     training = state.pipelines.get(event.pipeline)
     if isinstance(event, TrainingAsked | PauseAsked | ResumeAsked):
-        return _asked(training, event, known_ms)
+        return on_asked(training, event, known_ms)
     if training is None:
         return []
     if isinstance(event, PipelineRetired):
@@ -252,63 +244,3 @@ def _minute(training: Training, tick: Tick, known_ms: int) -> list[Emit]:
         )
         emits.append(Emit("decisions", expired, expired.pipeline.encode(), partition=0))
     return emits + _next(training, known_ms)
-
-
-# --- what people ask ----------------------------------------------------------------------------------------
-
-
-def _asked(training: Training | None, event: TrainingAsked | PauseAsked | ResumeAsked, known_ms: int) -> list[Emit]:
-    pipeline, kind = event.pipeline, type(event).__name__
-    if training is None:
-        reason = f"no pipeline is named {pipeline!r}"
-        return [refused(pipeline, event.request, kind, reason, "headrace release pipelines/NAME.py")]
-    if event.request in training.answered:
-        return []
-    training.answered = [*training.answered, event.request][-REMEMBERED_REQUESTS:]
-    if training.retired:
-        reason = f"{pipeline} was retired; a retired name is never used again"
-        return [refused(pipeline, event.request, kind, reason, "headrace release pipelines/NEW_NAME.py")]
-    if isinstance(event, TrainingAsked):
-        return _train(training, event, known_ms)
-    return _pause(training, event)
-
-
-def _pause(training: Training, event: PauseAsked | ResumeAsked) -> list[Emit]:
-    pauses = isinstance(event, PauseAsked)
-    if training.paused == pauses:
-        reason = f"automatic promotion of {event.pipeline} is {'paused' if pauses else 'on'} already"
-        return [
-            refused(event.pipeline, event.request, type(event).__name__, reason, f"headrace status {event.pipeline}")
-        ]
-    training.paused = pauses
-    if not pauses:
-        training.failures = 0
-    told = (
-        AutomationPaused(
-            pipeline=event.pipeline, by=event.by, reason=event.reason or f"asked by {event.by}", request=event.request
-        )
-        if pauses
-        else AutomationResumed(pipeline=event.pipeline, by=event.by, reason=event.reason, request=event.request)
-    )
-    return [Emit("decisions", told, event.pipeline.encode(), partition=0)]
-
-
-def _train(training: Training, event: TrainingAsked, known_ms: int) -> list[Emit]:
-    pipeline, start = event.pipeline, event.start or 0
-    recipe = None if event.recipe == OWN_RECIPE else event.recipe
-    problem = no_recipe(training, recipe)
-    if start < 0:
-        problem = f"a training starts at an offset of {pipeline}.labelled-examples, not at {start}"
-    if problem is not None:
-        return [refused(pipeline, event.request, "TrainingAsked", problem, f"headrace status {pipeline}")]
-    cause = f"asked by {event.by}{f': {event.reason}' if event.reason else ''}"
-    end = None if training.champion is None else until_now(training, start)
-    asked = request(training, event.request, "person", cause, start=start, end=end, recipe=recipe)
-    if event.seed is not None:
-        asked = asked.model_copy(update={"seed": event.seed})
-    same = twin(training, asked)
-    if same is not None:
-        numbers: dict[str, int | float | str | None] = {"run": same.run, "seed": asked.seed, "start": start}
-        reason = is_twin(same, asked)
-        return [refused(pipeline, event.request, "TrainingAsked", reason, f"headrace status {pipeline}", numbers)]
-    return take_or_wait(training, asked, known_ms, known_ms)

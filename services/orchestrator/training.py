@@ -18,6 +18,7 @@ from headrace.schemas.control import (
 )
 from headrace.schemas.policies import Policies
 from headrace.schemas.record import BEFORE_ALL_MS, Emit
+from headrace.services.orchestrator.twins import Numbers, is_twin, of_twin, twin
 
 AUTOMATIC = ("schedule", "new_data", "input", "performance")
 DAY_MS = 86_400_000
@@ -142,22 +143,6 @@ class Training:
         return started
 
 
-def twin(training: Training, asked: TrainingRequested) -> RunStarted | None:
-    """The live run that would learn the same bit for bit: same recipe, seed, start, parent and exclusions."""
-    recipe = _digest(training, asked.release, asked.recipe)
-    for run in training.contenders:
-        same = (run.seed, run.start_offset, run.parent, run.excluded)
-        if _digest(training, run.release, run.recipe) == recipe and same == (
-            asked.seed, asked.start, asked.parent, asked.excluded
-        ):  # fmt: skip
-            return run
-    return None
-
-
-def _digest(training: Training, release: int, recipe: str | None) -> str | None:
-    return training.recipes.get(release, {}).get(recipe)
-
-
 def alpha(training: Training, trigger: str) -> float:
     """What a challenger may spend: all of it after an alert about performance, less for each later one, and for each
     that is tried again because that alert lasts.
@@ -179,7 +164,8 @@ def take_or_wait(training: Training, asked: TrainingRequested, known_ms: int, no
     if slot is None and may_begin:
         return take(training, asked, known_ms)
     if slot is not None and may_begin and _gives_way(training, slot, asked):
-        return [*superseded(training, slot, asked.request, asked.cause), *take(training, asked, known_ms)]
+        numbers = _beside(asked, slot.asked) | {"held_s": (known_ms - slot.since_ms) / 1000}
+        return [*superseded(training, slot, asked.request, asked.cause, numbers), *take(training, asked, known_ms)]
     before = training.waiting
     if before is not None and RANK.index(before.asked.trigger) > RANK.index(asked.trigger):
         return [_displaced(asked, before.asked)]
@@ -204,12 +190,12 @@ def is_held(training: Training, asked: TrainingRequested) -> bool:
     return bool(training.skewed) and asked.trigger in AUTOMATIC
 
 
-def superseded(training: Training, slot: Slot, request: str, reason: str) -> list[Emit]:
+def superseded(training: Training, slot: Slot, request: str, reason: str, numbers: Numbers) -> list[Emit]:
     """What a run that loses the slot is told; one that did not start yet, when it does."""
     if slot.run is None:
         training.outrun[slot.asked.request] = request
         return []
-    return [_told_superseded(training, slot.run, request, reason)]
+    return [_told_superseded(training, slot.run, request, reason, numbers)]
 
 
 def started_too_late(training: Training, event: RunStarted) -> list[Emit]:
@@ -217,12 +203,13 @@ def started_too_late(training: Training, event: RunStarted) -> list[Emit]:
     request = training.outrun.pop(event.request, None)
     if request is None:
         return []
-    return [_told_superseded(training, event.run, request, f"{request} took its place before it started")]
+    reason = f"{request} took its place before it started"
+    return [_told_superseded(training, event.run, request, reason, {"gave_way_start": event.start_offset})]
 
 
-def _told_superseded(training: Training, run: str, request: str, reason: str) -> Emit:
+def _told_superseded(training: Training, run: str, request: str, reason: str, numbers: Numbers) -> Emit:
     pipeline = training.released.pipeline
-    event = ChallengerSuperseded(pipeline=pipeline, run=run, by_request=request, reason=reason)
+    event = ChallengerSuperseded(pipeline=pipeline, run=run, by_request=request, reason=reason, numbers=numbers)
     return Emit("decisions", event, pipeline.encode(), partition=0)
 
 
@@ -239,17 +226,9 @@ def next_in_line(training: Training, known_ms: int) -> list[Emit]:
     same = twin(training, asked)
     problem = is_twin(same, asked) if same is not None else no_recipe(training, asked.recipe)
     if problem is not None:
-        return [refused(asked.pipeline, asked.request, "TrainingRequested", problem, None)]
+        numbers = None if same is None else of_twin(same, asked)
+        return [refused(asked.pipeline, asked.request, "TrainingRequested", problem, None, numbers)]
     return take(training, asked, known_ms)
-
-
-def is_twin(run: RunStarted, asked: TrainingRequested) -> str:
-    """Why a twin is refused."""
-    recipe = "this recipe" if asked.recipe is None else f"the recipe {asked.recipe}"
-    return (
-        f"run {run.run} already learns with {recipe}, seed {asked.seed} and start {asked.start}; "
-        "a second one would be the same model bit for bit"
-    )
 
 
 def no_recipe(training: Training, recipe: str | None) -> str | None:
@@ -269,7 +248,7 @@ def refused(
     kind: str,
     reason: str,
     next_command: str | None,
-    numbers: dict[str, int | float | str | None] | None = None,
+    numbers: Numbers | None = None,
 ) -> Emit:
     """The answer to what is not carried out; `next_command` is what helps."""
     event = RequestRefused(
@@ -295,4 +274,15 @@ def _gives_way(training: Training, slot: Slot, asked: TrainingRequested) -> bool
 
 def _displaced(loser: TrainingRequested, winner: TrainingRequested) -> Emit:
     reason = f"one training waits at a time, and {winner.trigger} ({winner.cause}) has the place"
-    return refused(loser.pipeline, loser.request, "TrainingRequested", reason, f"headrace runs {loser.pipeline}")
+    command, numbers = f"headrace runs {loser.pipeline}", _beside(winner, loser)
+    return refused(loser.pipeline, loser.request, "TrainingRequested", reason, command, numbers)
+
+
+def _beside(winner: TrainingRequested, loser: TrainingRequested) -> Numbers:
+    """By what one training goes before another: how urgent each is, and from where on each would learn."""
+    return {
+        "trigger": winner.trigger,
+        "start": winner.start,
+        "gave_way_trigger": loser.trigger,
+        "gave_way_start": loser.start,
+    }

@@ -17,7 +17,14 @@ from headrace.schemas.control import (
 )
 from headrace.schemas.record import Emit
 from headrace.services.orchestrator.choice import in_turn, of_champion, untried
-from headrace.services.orchestrator.training import Training, is_twin, refused, superseded, take, take_or_wait, twin
+from headrace.services.orchestrator.training import (
+    Training,
+    refused,
+    superseded,
+    take,
+    take_or_wait,
+)
+from headrace.services.orchestrator.twins import Numbers, is_twin, of_twin, twin
 from headrace.why.alert_words import found
 
 
@@ -62,6 +69,16 @@ def until_now(training: Training, start: int) -> int:
     return max(n - start - left_out, training.policies.triggers.first_model_at, 1)
 
 
+def since_change(training: Training, alert: DriftDetected) -> int:
+    """The labels at which a run from an alert's change point is judged: those since then, so that it is soon found.
+
+    Such a run learns on beside the champion. A frozen one has learned half of them when it is judged, and learns no
+    more: it waits for as many as a first model.
+    """
+    least = training.policies.triggers.first_model_at if training.policies.learning == "frozen" else 1
+    return max(int(alert.evidence.get("rows_since") or 0), least, 1)
+
+
 def on_alert(training: Training, event: DriftDetected, known_ms: int) -> list[Emit]:
     """A performance that fell trains from the change point; inputs that moved only where the policy says so."""
     triggers, champion = training.policies.triggers, training.champion
@@ -73,7 +90,7 @@ def on_alert(training: Training, event: DriftDetected, known_ms: int) -> list[Em
         start = max(event.since or 0, 0)
         asked = request(
             training, f"performance-{event.run}-{start}", "performance", found(event),
-            start=start, end=max(int(event.evidence.get("rows_since") or 0), 1), recipe=of_champion(training),
+            start=start, end=since_change(training, event), recipe=of_champion(training),
         )  # fmt: skip
     elif event.kind == "input" and triggers.on_input_drift:
         start = newest(training)
@@ -175,7 +192,9 @@ def on_barred(training: Training, event: RangeBarred, known_ms: int) -> list[Emi
         if slot is None or not from_on(slot.asked.start, event.parts):
             return []
         training.slot = None
-        return superseded(training, slot, event.request, "it learns a range that was barred")
+        barred = from_on(slot.asked.start, event.parts)
+        numbers: Numbers = {"gave_way_start": slot.asked.start, "barred_from": barred[0][0], "barred_to": barred[-1][1]}
+        return superseded(training, slot, event.request, "it learns a range that was barred", numbers)
     start = event.again_from
     asked = request(
         training, f"without-{event.request}", "rollback", f"a range was barred: {event.reason}",
@@ -196,6 +215,6 @@ def automatic(training: Training, asked: TrainingRequested, known_ms: int) -> li
     """What no person asked for waits until the cool-down after a failed challenger is over."""
     same = twin(training, asked)
     if same is not None:
-        reason = is_twin(same, asked)
-        return [refused(asked.pipeline, asked.request, "TrainingRequested", reason, f"headrace runs {asked.pipeline}")]
+        reason, show = is_twin(same, asked), f"headrace runs {asked.pipeline}"
+        return [refused(asked.pipeline, asked.request, "TrainingRequested", reason, show, of_twin(same, asked))]
     return take_or_wait(training, asked, known_ms, max(training.cooled_ms, known_ms))

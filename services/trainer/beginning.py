@@ -41,11 +41,17 @@ def begin(world: core.World, releases: Releases, artifacts: Artifacts) -> Restor
     started = world.started
     if started.parent is None:
         return Restored(core.begin(world), started.start_offset, {})
-    manifest = artifacts.manifest(started.parent)
-    _check_parent(started, manifest, releases)
-    data, _ = artifacts.get(started.parent)
-    _check_classes(started, manifest, releases, data)
+    data, manifest = parent_of(started, started.parent, releases, artifacts)
     return Restored(core.State(model=model_bytes.loads(data)), started.start_offset, dict(manifest.sequences))
+
+
+def parent_of(started: RunStarted, parent: str, releases: Releases, artifacts: Artifacts) -> tuple[bytes, Manifest]:
+    """The bytes of the model with which a run is to begin, and what it is. Raises ParentRefused, ArtifactRefused."""
+    manifest = artifacts.manifest(parent)
+    _check_parent(started, manifest, releases)
+    data, _ = artifacts.get(parent)
+    _check_classes(started, manifest, releases, data)
+    return data, manifest
 
 
 def _check_parent(started: RunStarted, manifest: Manifest, releases: Releases) -> None:

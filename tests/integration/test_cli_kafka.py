@@ -186,6 +186,15 @@ def test_a_training_from_beyond_the_labels_that_there_are_is_refused_at_once(rai
     result = run("train", rain, "--start", "5000")
     assert result.exit_code == 2
     assert "--start 5,000 is beyond the end of rain.labelled-examples, which is 0" in result.stderr
+    result = run("train", rain, "--last", "10")
+    assert (result.exit_code, "there are 0 labelled examples of rain, not 10" in result.stderr) == (2, True)
+    result = run("train", rain, "--from", "1")
+    assert (result.exit_code, "rain has no version 1" in result.stderr) == (1, True)
+
+
+def test_before_anything_was_decided_there_is_no_history_and_no_alert(rain):
+    assert "No version yet" in run("models", rain, "--history").stdout
+    assert "No alert" in run("alerts", rain).stdout
 
 
 def test_a_file_without_a_label_column_says_which_columns_it_might_be(rain):

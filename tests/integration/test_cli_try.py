@@ -213,3 +213,4 @@ def test_the_broken_columns_of_the_demo_are_told_soon_after_row_12_000_and_the_l
     assert broken["diagnosis"].startswith("the columns look shifted by 1 to the left: `temperature` holds `dew_point`")
     assert (round(loss["evidence"]["reference_loss"], 2), round(loss["evidence"]["recent_loss"], 2)) == (0.22, 0.41)
     assert loss["degraded"]
+    assert "in the same time inputs drifted: sea_level_pressure, dew_point" in loss["says"]

@@ -4,6 +4,9 @@ The label says on which side of zero a number lies; the rule turns round and bac
 the pipeline stays degraded until the old rule holds again.
 """
 
+import json
+
+import commands
 import pytest
 import side
 
@@ -95,7 +98,7 @@ def test_it_is_over_when_the_old_rule_holds_again(turned):
     assert facts.degraded(found, None) == []
 
 
-def test_while_most_records_are_rejected_nothing_is_trained_by_itself(tmp_path):
+def test_while_most_records_are_rejected_nothing_is_trained_by_itself(tmp_path, monkeypatch):
     life = Life(tmp_path, side.source(POLICIES, columns=("x",))).live(390)
     assert life.trainings() == ["first_model"]
     life.garble(150)
@@ -113,5 +116,12 @@ def test_while_most_records_are_rejected_nothing_is_trained_by_itself(tmp_path):
     story = chain.story(chain.Log.of(life.system.records("control-log")), "side/skewed")
     assert [type(link.event) for link in story][-2:] == [WindowValidated, SchemaSkewed]
     assert any("side is no longer skewed" in text for text in words.lines(story))
+    run = commands.over(life.system, monkeypatch)
+    told = json.loads(run("alerts", "side", "--kind", "skewed", "--json").stdout)
+    assert [(one["kind"], one["level"], one["over"]) for one in told] == [
+        ("skewed", "state", False), ("skewed", "over", True),
+    ]  # fmt: skip
+    assert told[1]["says"].startswith("no longer skewed: ")
+    assert "side is skewed" in run("why", told[0]["place"]).stdout
     assert replay("side", life.system.bus, life.system.artifacts, life.system.key).is_equal
     life.system.close()

@@ -53,6 +53,13 @@ def test_all_of_them_must_have_been_told_and_the_training_begins_where_the_loss_
     assert asked.request == f"alerts-{RUN}-{told.offset - 1}"
 
 
+def test_a_frozen_pipeline_waits_for_as_many_labels_as_a_first_model():
+    told = Told((), "frozen", on_performance_drift=False, alerts=Alerts("performance", need="any"))
+    told.win(1, follows=False)
+    (asked,) = told(alert("performance"))
+    assert (asked.start, asked.end_at_labels) == (12_122, 200)
+
+
 def test_without_the_loss_among_them_the_newest_window_is_learned(serves):
     told = serves("input", "prediction", "labels", need=2)
     told(alert("labels"))

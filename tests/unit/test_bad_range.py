@@ -188,7 +188,8 @@ def test_a_challenger_that_learned_from_the_range_ends_and_the_fork_has_its_plac
     assert set(served.aliases) == {"champion"}
     assert challenger not in served.live
     assert [event.run for event in served.of(AliasRemoved)] == [challenger]
-    assert [event.run for event in served.of(ChallengerSuperseded)] == [challenger]
+    (superseded,) = served.of(ChallengerSuperseded)
+    assert (superseded.run, superseded.numbers["gave_way_start"]) == (challenger, 300)
 
 
 def test_a_run_whose_gates_passed_before_the_range_was_barred_is_no_challenger_for_it_would_learn_the_range(served):

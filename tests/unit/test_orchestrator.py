@@ -284,6 +284,9 @@ def test_a_later_change_point_takes_the_slot_of_a_challenger():
     challenger = started("b", "performance-a-12122", start=12_122)
     *_, superseded, requested = fold(*SERVES, drift(), challenger, drift(since=13_000))
     assert (superseded.run, superseded.by_request, requested.start) == ("b", "performance-a-13000", 13_000)
+    place = {"trigger": "performance", "start": 13_000}
+    gave_way = {"gave_way_trigger": "performance", "gave_way_start": 12_122, "held_s": 0.002}
+    assert superseded.numbers == place | gave_way
 
 
 def test_a_challenger_in_its_canary_keeps_its_slot_until_it_wins_or_loses():
@@ -319,6 +322,7 @@ def test_one_training_waits_and_the_more_urgent_has_the_place():
     assert fold(drift(since=11_000), state=state) == []
     (displaced,) = fold(drift(since=11_500), state=state)
     assert (displaced.request, displaced.kind) == ("performance-a-11000", "TrainingRequested")
+    assert (displaced.numbers["start"], displaced.numbers["gave_way_start"]) == (11_500, 11_000)
     assert "performance (loss 0.220 -> 0.410, ADWIN" in displaced.reason
 
 
