@@ -42,7 +42,7 @@ check: install  ## Format, lint, types, unit and contract tests, in under a minu
 bounds: install  ## Memory, disk and queues over a long stream (ROWS=5000000); fails where a bound does not hold
 	@$(BIN)/python benchmarks/bounds.py --rows $(or $(ROWS),5000000)
 
-bench: install  ## Every benchmark, as ratios to a baseline of the same run
+bench: install  ## Every benchmark of speed and weight (benchmarks/bench_*.py), beside a baseline of the same run
 	@$(BIN)/python benchmarks/run.py
 
 up: install  ## Start a broker and all services in the background

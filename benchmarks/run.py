@@ -1,6 +1,7 @@
-"""Runs every benchmark of this folder, one after the other, and keeps what they print in `benchmarks/report.md`.
+"""Runs every `bench_*.py` of this folder, one after the other, and keeps what they print in `benchmarks/report.md`.
 
 `make bench`, or `python benchmarks/run.py loop store` for some. Each takes its ratios to a baseline of the same run.
+What is no matter of speed has commands of its own: `error_rates.py`, `drift.py`, `stories.py`, `bounds.py`.
 """
 
 from __future__ import annotations

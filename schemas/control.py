@@ -376,7 +376,8 @@ class SnapshotTaken(ControlEvent):
 class Check(Detail):
     """One check of a gate with its numbers: `value` against `limit` over `n` rows.
 
-    `slice` names the slice of the rows that it is about, or their column; None: all rows.
+    `slice` names the slice of the rows that it is about, or their column; None: all rows. `source`: where the rule is
+    from, a paper, a field of the policy, or Headrace itself. `looks`: how often the rule was asked, None: once.
     """
 
     name: str
@@ -386,6 +387,8 @@ class Check(Detail):
     n: int | None = None
     detail: str = ""
     slice: str | None = None
+    source: str | None = None
+    looks: int | None = None
 
 
 class ModelValidated(ControlEvent):

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import bdtrc, chdtrc
 
 EXPECTED_AT_LEAST = 5.0  # Cochran 1954: bins with fewer expected counts are taken together
+MORE_OFTEN_SOURCE = "binomial test given the sum, Przyborowski and Wilenski 1940"
 SMOOTHING = 0.5  # Jeffreys' prior: an empty bin must not make the index infinite
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import exp, log, log1p
 
+SOURCE = "bets on a bounded mean, Waudby-Smith and Ramdas 2024"
 BETS = 32
 STAKES = tuple((k + 0.5) / BETS for k in range(BETS))
 BLOCK = 50  # pairs; longer than most runs of luck, short enough for twenty of them within a thousand labels

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from scipy.special import bdtr, bdtrc
 
+SOURCE = "exact binomial test, Clopper and Pearson 1934; sample ratio, Fabijan et al. 2019"
+
 
 def sample_ratio(seen: int, n: int, share: float) -> float:
     """Two-sided p that an arm which is due this share of n independent units has so many: the exact binomial test.

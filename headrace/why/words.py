@@ -94,5 +94,7 @@ def commands(story: Iterable[Link]) -> list[str]:
 def check(one: Check) -> str:
     """One check with all its numbers."""
     over = "" if one.n is None else f" over {one.n:,} rows"
+    looks = "" if one.looks is None else f", looked at {one.looks:,} times"
     detail = f" ({one.detail})" if one.detail else ""
-    return f"{one.name}: {one.verdict}{against(one.value, one.limit)}{over}{detail}"
+    source = f"; rule: {one.source}" if one.source else ""
+    return f"{one.name}: {one.verdict}{against(one.value, one.limit)}{over}{looks}{detail}{source}"

@@ -16,7 +16,8 @@ from headrace.schemas.control import Check
 from headrace.schemas.policies import Rollout
 from headrace.schemas.stream import PredictionMade
 from headrace.services.evaluator.lean import Answered
-from headrace.statistics.distances import more_often
+from headrace.statistics.distances import MORE_OFTEN_SOURCE, more_often
+from headrace.statistics.sample_ratio import SOURCE as RATIO_SOURCE
 from headrace.statistics.sample_ratio import sample_ratio
 
 UNLIKELY = 0.001
@@ -91,23 +92,25 @@ class Step:
     def _time(self, rollout: Rollout) -> Check:
         is_enough = self.seconds() >= rollout.step_s
         detail = f"seconds from the first prediction at a share of {self.share:.0%} to the last"
-        return _limit("step time", self.seconds(), rollout.step_s, is_enough, self.requests, detail)
+        return _limit("step time", "step_s", self.seconds(), rollout.step_s, is_enough, self.requests, detail)
 
     def _requests(self, rollout: Rollout) -> Check:
         is_enough = self.requests >= rollout.step_requests
         detail = f"labelled requests at a share of {self.share:.0%}"
-        return _limit("step requests", self.requests, rollout.step_requests, is_enough, self.requests, detail)
+        return _limit(
+            "step requests", "step_requests", self.requests, rollout.step_requests, is_enough, self.requests, detail
+        )
 
     def _ratio(self) -> Check:
         n = sum(self.units)
         p = sample_ratio(self.units[1], n, self.share) if n else 1.0
         detail = (
             f"p that a share of {self.share:.0%} gives the challenger {self.units[1]} of {n} units; "
-            "exact binomial test, two-sided; a broken ratio makes the step no experiment"
+            "two-sided; a broken ratio makes the step no experiment"
         )
         return Check(
             name="sample ratio", verdict="error" if p < UNLIKELY else "pass", value=p, limit=UNLIKELY, n=n,
-            detail=detail,
+            detail=detail, source=RATIO_SOURCE,
         )  # fmt: skip
 
     def _errors(self) -> Check:
@@ -119,7 +122,7 @@ class Step:
         )
         return Check(
             name="errors", verdict="fail" if p < UNLIKELY else "pass", value=p, limit=UNLIKELY, n=old_n + new_n,
-            detail=detail,
+            detail=detail, source=MORE_OFTEN_SOURCE,
         )  # fmt: skip
 
     def _latency(self, predict_ms: float) -> Check:
@@ -132,7 +135,7 @@ class Step:
         )
         return Check(
             name="latency", verdict="fail" if p < UNLIKELY else "pass", value=p, limit=UNLIKELY, n=self.timed,
-            detail=detail,
+            detail=detail, source=MORE_OFTEN_SOURCE,
         )  # fmt: skip
 
 
@@ -147,7 +150,8 @@ def step_of(step: Step | None, made: Answered | PredictionMade, predicted_at_ms:
     return step
 
 
-def _limit(name: str, value: float, limit: float, is_enough: bool, n: int, detail: str) -> Check:
+def _limit(name: str, policy: str, value: float, limit: float, is_enough: bool, n: int, detail: str) -> Check:
     return Check(
-        name=name, verdict="pass" if is_enough else "inconclusive", value=value, limit=limit, n=n, detail=detail
-    )
+        name=name, verdict="pass" if is_enough else "inconclusive", value=value, limit=limit, n=n, detail=detail,
+        source=f"policy Rollout({policy}=…)",
+    )  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import log
 
 from headrace.schemas.control import Check
-from headrace.statistics.e_process import EProcess, Inflation, e_of, worse
+from headrace.statistics.e_process import SOURCE, EProcess, Inflation, e_of, worse
 
 SLICE_ROWS = 200  # of fewer nothing can be said
 NOT_WORSE = "not worse"
@@ -32,7 +32,9 @@ class Doubt:
         """Whether E reaches 1 / alpha, tempered; `inflated` is what is known of the factor from other rows."""
         return self.evidence.reaches(-log(alpha) * self.inflation.factor(inflated))
 
-    def check(self, alpha: float, inflated: float | None, kind: str, slice: str | None = None) -> Check:
+    def check(
+        self, alpha: float, inflated: float | None, kind: str, slice: str | None = None, looks: int | None = None
+    ) -> Check:
         """The same with its numbers; `kind` is the loss."""
         factor, n = self.inflation.factor(inflated), self.evidence.n
         return Check(
@@ -44,4 +46,6 @@ class Doubt:
             detail=f"mean {kind} {self.new / max(n, 1):.4f}, the old run's {self.old / max(n, 1):.4f}, over {n} rows; "
             f"variance inflation {factor:.2f}",
             slice=slice,
+            source=SOURCE,
+            looks=looks,
         )

@@ -18,11 +18,13 @@ from headrace.schemas.stream import Baselines, Features, Label
 from headrace.services.evaluator.doubt import NOT_WORSE, SLICE_ROWS, Doubt
 from headrace.services.evaluator.paired_loss import fixed_by, usable
 from headrace.services.evaluator.scores import Task, checked, metric_of, score
-from headrace.statistics.e_process import Inflation
+from headrace.statistics.e_process import SOURCE, Inflation
 from headrace.verbs import Answer, Learn
 
 MISSING_ALLOWED = 0.01  # a model that leaves more rows without an answer is no model
 SLICES_TOLD = 5
+OWN_RULE = "Headrace's own rule"
+SUCCESS, SIZE = "policy Success", "policy Gates(model_mb=…)"
 
 
 class Row(NamedTuple):
@@ -83,7 +85,8 @@ def frozen_answers(rows: Sequence[Row], answer: Answer) -> list[Any]:
 def first_model_checks(task: Task, rows: Sequence[Row], values: Sequence[Any], success: Success | None) -> list[Check]:
     """Every check of the first model on the judged rows: answered, `Success`, better than both baselines."""
     if not rows:
-        return [Check(name="rows", verdict="fail", value=0, limit=1, n=0, detail="no labelled example to judge by")]
+        nothing = "no labelled example to judge by"
+        return [Check(name="rows", verdict="fail", value=0, limit=1, n=0, detail=nothing, source=OWN_RULE)]
     n = len(rows)
     answers = [checked(task, value) for value in values]
     answered = [(a, row.label) for a, row in zip(answers, rows, strict=True) if a is not None]
@@ -102,6 +105,7 @@ def first_model_checks(task: Task, rows: Sequence[Row], values: Sequence[Any], s
                 limit=rival_loss,
                 n=n,
                 detail=f"mean {loss.told} of the model {model:.4f}, of {rival} {rival_loss:.4f}, over {n} rows",
+                source=OWN_RULE,
             )
         )
     return checks
@@ -136,7 +140,7 @@ def challenger_checks(
             by_slice.setdefault(name, Doubt()).add(old, new)
     if loss is None or not everywhere.evidence.n:
         nothing = "the champion answered none of these rows, so there is nothing to compare with"
-        return [*checks, Check(name=NOT_WORSE, verdict="pass", n=0, detail=nothing)]
+        return [*checks, Check(name=NOT_WORSE, verdict="pass", n=0, detail=nothing, source=SOURCE)]
     inflated = everywhere.inflation.factor(champions.factor() if champions.is_known() else None)
     overall_check = everywhere.check(gates.alpha, inflated, loss.told)
     return [*checks, overall_check, *_in_slices(by_slice, gates, inflated, loss.told)]
@@ -161,6 +165,7 @@ def _in_slices(by_slice: Mapping[str, Doubt], gates: Gates, inflated: float, kin
                     detail=f"{detail}; "
                     + ("judged again over more" if is_named else "not judged, as Gates(slices=…) does not name it"),
                     slice=column,
+                    source="policy Gates(slices=…)",
                 )
             )
     return checks
@@ -193,11 +198,16 @@ def infra_checks(
             limit=len(answers),
             n=len(answers),
             detail="finite answers to recent inputs",
+            source=OWN_RULE,
         ),
-        Check(name="predict ms", verdict=_verdict(time_ok), value=slowest_ms, limit=gates.predict_ms, detail=note),
-        Check(name="size MB", verdict=_verdict(size_mb <= gates.model_mb), value=size_mb, limit=gates.model_mb),
-        Check(name="memory MB", verdict=_verdict(memory_ok), value=memory_mb, limit=gates.model_mb, detail=note),
+        _within("predict ms", slowest_ms, gates.predict_ms, time_ok, "policy Gates(predict_ms=…)", note),
+        _within("size MB", size_mb, gates.model_mb, size_mb <= gates.model_mb, SIZE),
+        _within("memory MB", memory_mb, gates.model_mb, memory_ok, SIZE, note),
     ]
+
+
+def _within(name: str, value: float | None, limit: float, passed: bool, source: str, note: str = "") -> Check:
+    return Check(name=name, verdict=_verdict(passed), value=value, limit=limit, detail=note, source=source)
 
 
 def overall(checks: Sequence[Check]) -> Verdict:
@@ -215,20 +225,23 @@ def _answered_share(answered: int, n: int) -> Check:
         limit=1 - MISSING_ALLOWED,
         n=n,
         detail=f"{answered} of {n} rows got a usable answer",
+        source=OWN_RULE,
     )
 
 
 def _success(task: Task, success: Success, answered: Sequence[tuple[Any, Label]]) -> Check:
     limit = success.at_least if success.at_least is not None else success.at_most
+    n, value, detail = len(answered), None, ""
+    verdict: Verdict = "fail"
     if not answered:
-        return Check(name=success.metric, verdict="fail", limit=limit, n=0, detail="no row was answered")
-    try:
-        value = score(success.metric, task, answered)
-    except (ValueError, TypeError) as problem:
-        return Check(name=success.metric, verdict="error", limit=limit, n=len(answered), detail=str(problem))
-    return Check(
-        name=success.metric, verdict=_verdict(success.is_met(value)), value=value, limit=limit, n=len(answered)
-    )
+        detail = "no row was answered"
+    else:
+        try:
+            value = score(success.metric, task, answered)
+            verdict = _verdict(success.is_met(value))
+        except (ValueError, TypeError) as problem:
+            verdict, detail = "error", str(problem)
+    return Check(name=success.metric, verdict=verdict, value=value, limit=limit, n=n, detail=detail, source=SUCCESS)
 
 
 def _rivals(task: Task) -> tuple[tuple[str, Callable[[Baselines], Any]], ...]:

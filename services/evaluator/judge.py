@@ -96,7 +96,7 @@ def failed(job: Job, why: str, snapshot: Snapshot | None = None) -> ModelValidat
 
 
 def _error(why: str) -> Check:
-    return Check(name="ran", verdict="error", detail=why)
+    return Check(name="ran", verdict="error", detail=why, source=gates.OWN_RULE)
 
 
 def _offline(

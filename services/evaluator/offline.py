@@ -162,7 +162,9 @@ def _completed(gated: Gated, event: TrainingCompleted, record: Record) -> list[E
         request=event.request,
         stage="offline",
         verdict="pass",
-        checks=(Check(name="forced", verdict="pass", detail="forced: gates.first=off"),),
+        checks=(
+            Check(name="forced", verdict="pass", detail="forced: gates.first=off", source="policy Gates(first=…)"),
+        ),
         n_labels=event.n_labels,
         offset=event.end_offset,
         epoch=gated.epoch,

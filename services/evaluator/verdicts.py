@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from math import ceil, erfc, log, pi, sqrt
+from math import log
 from typing import NamedTuple
 
 from headrace.schemas.control import Check, Verdict
-from headrace.services.evaluator.gates import MISSING_ALLOWED, overall
+from headrace.services.evaluator.gates import MISSING_ALLOWED, OWN_RULE, overall
 from headrace.services.evaluator.trial import Trial
-from headrace.statistics.e_process import e_of
+from headrace.statistics.alpha_spending import log_limit, next_rung
+from headrace.statistics.e_process import SOURCE, e_of
+from headrace.statistics.proportions import SOURCE as PROPORTIONS
+from headrace.statistics.proportions import against_the_rest, bonferroni
 
 RAREST = 50
 UNEVEN = 0.001
 LOOKS_WORSE = 0.02  # of mean loss: a guard that has not proven it goes on for as long as a challenger may
 LAST_RUNG = 1_000  # the challenger that would need more evidence is the thousandth since an alert
-BETS = "bets on the gain, Waudby-Smith and Ramdas 2024"
 
 
 class Decision(NamedTuple):
@@ -42,14 +44,20 @@ def expire(trial: Trial, clock_ms: int) -> Decision | None:
     if trial.is_over or trial.watches or age_s <= trial.gates.max_age_s:
         return None
     limit = trial.gates.max_age_s
-    aged = Check(name="age", verdict="inconclusive", value=age_s, limit=limit, detail="seconds since the first")
+    aged = Check(
+        name="age", verdict="inconclusive", value=age_s, limit=limit, detail="seconds since the first",
+        source="policy Gates(max_age_s=…)",
+    )  # fmt: skip
     return _told(trial, Decision("inconclusive", (*_checks(trial), aged), final=True))
 
 
 def _told(trial: Trial, decision: Decision) -> Decision:
     if trial.labels.influenced:
         why = "the prediction changes who gets a label, so these labels do not compare the two: report only"
-        checks = (*decision.checks, Check(name="influenced", verdict="inconclusive", detail=why))
+        influenced = Check(
+            name="influenced", verdict="inconclusive", detail=why, source="policy Labels(influenced=True)"
+        )
+        checks = (*decision.checks, influenced)
         decision = Decision("inconclusive", checks, final=True)
     trial.is_over = decision.final
     return decision
@@ -63,17 +71,20 @@ def _promoted(trial: Trial) -> Decision | None:
     surprise = log(1 / gates.alpha)
     if trial.reaches(trial.futility, surprise) or trial.misses((0, 1)) or trial.is_worse_in_a_slice():
         return Decision("fail", _checks(trial), final=True)
-    if trial.rung <= LAST_RUNG and trial.reaches(trial.evidence, _rung(gates.alpha, trial.rung)):
+    if trial.rung <= LAST_RUNG and trial.reaches(trial.evidence, log_limit(gates.alpha, trial.rung)):
         checks = _checks(trial)
         if all(check.verdict == "pass" for check in checks):
-            while trial.rung <= LAST_RUNG and trial.reaches(trial.evidence, _rung(gates.alpha, trial.rung)):
-                trial.rung = _next_rung(trial.rung)
+            while trial.rung <= LAST_RUNG and trial.reaches(trial.evidence, log_limit(gates.alpha, trial.rung)):
+                trial.rung = next_rung(trial.rung)
             return Decision("pass", checks, final=False)
         if _coverage(trial).verdict != "pass":
             return Decision("inconclusive", checks, final=True)
     if not is_full:
         return None
-    enough = Check(name="labels", verdict="inconclusive", value=trial.n, limit=gates.max_labels, n=trial.n)
+    enough = Check(
+        name="labels", verdict="inconclusive", value=trial.n, limit=gates.max_labels, n=trial.n,
+        source="policy Gates(max_labels=…)",
+    )  # fmt: skip
     return Decision("inconclusive", (*_checks(trial), enough), final=True)
 
 
@@ -150,29 +161,35 @@ def _evidence(trial: Trial) -> Check:
         f"{trial.n - trial.wins - trial.losses}; mean {trial.loss.told} {trial.sums[1] / n:.4f}, the old run's "
         f"{trial.sums[0] / n:.4f}, gain {gain:+.4f}; variance inflation "
         f"{trial.inflation.factor(trial.inflated):.2f} of {trial.inflation.blocks} blocks; "
-        f"E that it is {'worse' if trial.watches else 'better'} by more than {trial.evidence.margin:g}: "
-        f"{BETS}"
+        f"E that it is {'worse' if trial.watches else 'better'} by more than {trial.evidence.margin:g}"
     )
     verdict: Verdict = "pass" if is_found else "inconclusive"
     if trial.watches:
         verdict = "fail" if is_found else "pass"
-    return Check(name="evidence", verdict=verdict, value=e_of(log_e), limit=1 / alpha, n=trial.n, detail=detail)
+    return Check(
+        name="evidence", verdict=verdict, value=e_of(log_e), limit=1 / alpha, n=trial.n, detail=detail,
+        source=SOURCE, looks=_looks(trial),
+    )  # fmt: skip
 
 
 def _no_worse(trial: Trial) -> Check:
     log_e = trial.log_e(trial.futility)
-    detail = f"E that it is not worse by {-trial.futility.margin:g}: {BETS}"
+    detail = f"E that it is not worse by {-trial.futility.margin:g}"
     return Check(
-        name="no worse", verdict="pass", value=e_of(log_e), limit=1 / trial.gates.alpha, n=trial.n, detail=detail
-    )
+        name="no worse", verdict="pass", value=e_of(log_e), limit=1 / trial.gates.alpha, n=trial.n, detail=detail,
+        source=SOURCE,
+    )  # fmt: skip
 
 
 def _futility(trial: Trial) -> Check:
     log_e = trial.log_e(trial.futility)
     limit = 1 / trial.gates.alpha
-    detail = f"E that it does not gain {-trial.futility.margin:g}: {BETS}"
+    detail = f"E that it does not gain {-trial.futility.margin:g}"
     verdict: Verdict = "fail" if log_e >= log(limit) else "pass"
-    return Check(name="futility", verdict=verdict, value=e_of(log_e), limit=limit, n=trial.n, detail=detail)
+    return Check(
+        name="futility", verdict=verdict, value=e_of(log_e), limit=limit, n=trial.n, detail=detail,
+        source=SOURCE, looks=_looks(trial),
+    )  # fmt: skip
 
 
 def _missing(trial: Trial) -> Check:
@@ -186,6 +203,8 @@ def _missing(trial: Trial) -> Check:
         n=trial.n,
         detail=f"without a usable answer: {trial.missing[1]} of the new run, {trial.missing[0]} of the old one, "
         f"each a loss of 1; {trial.unequal} rows more, answered from unequal offsets, are no evidence",
+        source=OWN_RULE,
+        looks=_looks(trial),
     )
 
 
@@ -208,6 +227,7 @@ def _coverage(trial: Trial) -> Check:
         limit=trial.labels.min_coverage,
         n=ripening.came,
         detail=detail,
+        source=f"policy Labels(min_coverage=…); {PROPORTIONS}",
     )
 
 
@@ -226,6 +246,7 @@ def _metric(trial: Trial) -> Check:
         limit=old.get(),
         n=new.n,
         detail=detail,
+        source=OWN_RULE,
     )
 
 
@@ -240,6 +261,7 @@ def _rarest(trial: Trial) -> Check:
         limit=RAREST if rarest is not None else None,
         n=trial.n,
         detail=detail,
+        source=OWN_RULE,
     )
 
 
@@ -247,45 +269,28 @@ def _rivals(trial: Trial) -> Check:
     n = max(trial.n, 1)
     name = "mean" if trial.loss.task == "regression" else "majority"
     detail = f"mean {trial.loss.told} of {name} {trial.sums[2] / n:.4f}, of no-change {trial.sums[3] / n:.4f}; told"
-    return Check(name="baselines", verdict="pass", value=trial.sums[1] / n, n=trial.n, detail=detail)
+    return Check(name="baselines", verdict="pass", value=trial.sums[1] / n, n=trial.n, detail=detail, source=OWN_RULE)
 
 
 def _slices(trial: Trial) -> tuple[Check, ...]:
     inflated = trial.inflation.factor(trial.inflated)
-    kind = trial.loss.told
-    return tuple(doubt.check(trial.slice_alpha, inflated, kind, name) for name, doubt in trial.slices.items())
+    kind, looks = trial.loss.told, _looks(trial)
+    return tuple(doubt.check(trial.slice_alpha, inflated, kind, name, looks) for name, doubt in trial.slices.items())
+
+
+def _looks(trial: Trial) -> int:
+    """How often a rule that is asked after each pair was: from `min_labels` pairs on, or at the last one allowed."""
+    first = trial.gates.min_labels
+    if not trial.watches:
+        first = min(first, trial.gates.max_labels)
+    return max(trial.n - first + 1, 0)
 
 
 def _unevenness(trial: Trial) -> float:
-    """The least p, over arms and predicted classes, that a class's labels come as late as those of the others.
-
-    Two proportions by the normal approximation, the least of k tests times k (Bonferroni).
-    """
-    least, tests = 1.0, 0
+    """p that the labels of every predicted class, of both arms, come as late as those of the other classes."""
+    p_values: list[float] = []
     for arm in (0, 1):
         late = {said: n for (one, said), n in trial.late.items() if one == arm}
         timely = {said: n for (one, said), n in trial.timely.items() if one == arm}
-        all_late = sum(late.values())
-        n = all_late + sum(timely.values())
-        if not all_late or all_late == n:
-            continue
-        for said in {**timely, **late}:
-            here = late.get(said, 0) + timely.get(said, 0)
-            if min(here, n - here) < RAREST:
-                continue
-            tests += 1
-            pooled = all_late / n
-            apart = late.get(said, 0) / here - (all_late - late.get(said, 0)) / (n - here)
-            spread = sqrt(pooled * (1 - pooled) * (1 / here + 1 / (n - here)))
-            least = min(least, erfc(abs(apart) / spread / sqrt(2)))
-    return min(least * max(tests, 1), 1.0)
-
-
-def _rung(alpha: float, k: int) -> float:
-    """The logarithm of the k-th limit: 1 / alpha, then 1 / alpha_k with alpha_k = alpha × 6 / (pi² k²), k = 1, 2 …"""
-    return log(1 / alpha) if k == 0 else log(pi * pi * k * k / 6 / alpha)
-
-
-def _next_rung(k: int) -> int:
-    """Every one of the first ten, then a quarter more each time: a strong challenger must not fill the log."""
-    return k + 1 if k < 10 else ceil(k * 1.25)
+        p_values += against_the_rest(late, timely, RAREST)
+    return bonferroni(p_values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import pi
 
 from headrace.ranges import Ranges, from_on
 from headrace.schemas.control import (
@@ -19,6 +18,7 @@ from headrace.schemas.control import (
 from headrace.schemas.policies import Policies
 from headrace.schemas.record import BEFORE_ALL_MS, Emit
 from headrace.services.orchestrator.twins import Numbers, is_twin, of_twin, twin
+from headrace.statistics.alpha_spending import spent
 
 AUTOMATIC = ("schedule", "new_data", "input", "performance")
 DAY_MS = 86_400_000
@@ -147,15 +147,14 @@ def alpha(training: Training, trigger: str) -> float:
     """What a challenger may spend: all of it after an alert about performance, less for each later one, and for each
     that is tried again because that alert lasts.
 
-    alpha_k = alpha · 6 / (π² k²) sums to alpha over all k, so a pipeline's challengers together are wrong no more
-    often than one (Foster and Stine, α-investing, 2008, in its simplest form).
+    So a pipeline's challengers together are wrong no more often than one (`headrace.statistics.alpha_spending`).
     """
     whole = training.policies.gates.alpha
     if trigger == "performance" and (training.degraded is None or training.degraded.tries == 0):
         training.spent = 0
         return whole
     training.spent += 1
-    return float(whole * 6 / (pi**2 * training.spent**2))
+    return spent(whole, training.spent)
 
 
 def take_or_wait(training: Training, asked: TrainingRequested, known_ms: int, not_before_ms: int) -> list[Emit]:

@@ -115,3 +115,15 @@ import headrace.cli
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=empty, env=environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("no broker: no broker answers at 127.0.0.1:1")
+
+
+def test_every_check_of_a_gate_names_where_its_rule_is_from():
+    unnamed, named = [], 0
+    for path in sorted((ROOT / "services" / "evaluator").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Check":
+                named += 1
+                if "source" not in {keyword.arg for keyword in node.keywords}:
+                    unnamed.append(f"{path.name}:{node.lineno}")
+    assert unnamed == []
+    assert named > 20

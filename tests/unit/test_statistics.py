@@ -1,18 +1,25 @@
 """The statistics against scipy, River and their definitions."""
 
+import doctest
 import pickle
 import random
 from fractions import Fraction
-from math import comb
+from math import comb, exp, pi
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from river.drift import ADWIN
 from scipy import stats
 
+from headrace.statistics import alpha_spending, proportions
+from headrace.statistics.alpha_spending import log_limit, next_rung, spent
 from headrace.statistics.bins import commonest, count_numbers, count_texts, edges
 from headrace.statistics.change_point import change_point
+from headrace.statistics.delays import KEPT, STEPS, Delays
 from headrace.statistics.distances import benjamini_hochberg, chi_square, dispersion, more_often, psi
+from headrace.statistics.proportions import against_the_rest, bonferroni, two_proportions
 from headrace.statistics.rising import SUSPECT_ROWS, RisingMean
 from headrace.statistics.sample_ratio import sample_ratio
 
@@ -224,3 +231,83 @@ def test_a_right_sample_ratio_is_doubted_once_in_a_thousand_times_at_most():
 def test_a_sample_ratio_without_meaning_is_refused(asked):
     with pytest.raises(ValueError, match="no sample ratio"):
         sample_ratio(*asked)
+
+
+# --- proportions ------------------------------------------------------------------------------------------
+
+
+def test_two_proportions_are_compared_as_by_pearsons_chi_square_of_scipy():
+    for hits, n, others, m in ((3, 80, 20, 90), (50, 100, 50, 100), (1, 60, 40, 5_000), (0, 70, 9, 100)):
+        table = [[hits, n - hits], [others, m - others]]
+        exact = stats.chi2_contingency(table, correction=False).pvalue
+        assert two_proportions(hits, n, others, m) == pytest.approx(exact)
+    assert two_proportions(0, 50, 0, 90) == two_proportions(50, 50, 90, 90) == 1.0
+
+
+def test_the_least_of_many_p_is_wrong_no_more_often_than_one():
+    """Equal shares of five groups: each against the rest, at .05 all together."""
+    rng = np.random.default_rng(6)
+    wrong = 0
+    for _ in range(2_000):
+        hits = dict(enumerate(rng.binomial(300, 0.2, size=5).tolist()))
+        misses = {group: 300 - n for group, n in hits.items()}
+        wrong += bonferroni(against_the_rest(hits, misses, 50)) < 0.05
+    assert 40 <= wrong <= 130  # 100 are the bound
+    assert bonferroni([]) == 1.0
+    assert bonferroni([0.4, 0.9]) == pytest.approx(0.8)
+
+
+def test_each_group_is_compared_with_all_others_and_small_ones_are_left_out():
+    hits, misses = {"a": 30, "b": 5, "c": 2}, {"a": 70, "b": 95, "c": 1}
+    found = list(against_the_rest(hits, misses, 50))
+    assert sorted(found) == pytest.approx(sorted([two_proportions(30, 100, 7, 103), two_proportions(5, 100, 32, 103)]))
+    assert list(against_the_rest({}, misses, 50)) == list(against_the_rest(hits, {}, 50)) == []
+
+
+# --- alpha spent over many tests --------------------------------------------------------------------------
+
+
+def test_all_tests_together_may_be_wrong_no_more_often_than_one():
+    shares = [spent(0.05, k) for k in range(1, 100_001)]
+    assert shares[0] == pytest.approx(0.05 * 6 / pi**2)
+    assert 0.05 * (1 - 1e-5) < sum(shares) < 0.05  # the rest of the sum is about .03 / k
+
+
+def test_a_rung_of_the_ladder_is_met_by_whoever_spends_that_share():
+    assert exp(log_limit(0.05, 0)) == pytest.approx(20)
+    for k in (1, 2, 7, 1_000):
+        assert exp(log_limit(0.05, k)) == pytest.approx(1 / spent(0.05, k))
+    rungs = [0]
+    while rungs[-1] <= 1_000:
+        rungs.append(next_rung(rungs[-1]))
+    assert rungs[:13] == [*range(11), 13, 17]
+    assert len(rungs) < 40
+
+
+@pytest.mark.parametrize("module", [alpha_spending, proportions], ids=lambda module: module.__name__)
+def test_the_examples_say_what_they_give(module):
+    assert doctest.testmod(module).failed == 0
+
+
+# --- how long labels take ---------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=25, max_size=300), st.sampled_from([0.5, 0.9, 0.99]))
+def test_a_quantile_of_delays_is_that_of_numpy_at_most_a_bucket_too_large_and_never_too_small(found, share):
+    delays = Delays()
+    for one in found:
+        delays.add(one)
+    exact = int(np.quantile(found, share, method="inverted_cdf"))
+    assert exact <= delays.quantile_ms(share) <= (exact + 1) * 2 ** (1 / STEPS) + 1
+
+
+def test_the_newest_delays_decide_and_the_histogram_stays_small():
+    delays = Delays()
+    assert delays.quantile_ms(0.99) == 0
+    for _ in range(4 * KEPT):
+        delays.add(9_000_000)
+    for _ in range(20 * KEPT):
+        delays.add(100)
+    assert delays.quantile_ms(0.99) == pytest.approx(100, rel=0.1)
+    assert sum(delays.counts.values()) == delays.n <= 2 * KEPT
+    assert len(delays.counts) < 200

@@ -145,6 +145,11 @@ def test_the_order_is_that_of_the_log_whatever_the_known_times_say():
     assert "    log loss: pass, 0.31 against 0.35 over 2,000 rows" in told
 
 
+def test_a_check_says_how_often_it_was_looked_at_and_where_its_rule_is_from():
+    one = Check(name="evidence", verdict="pass", value=25.0, limit=20.0, n=231, source="bets on a mean", looks=32)
+    assert words.check(one) == ("evidence: pass, 25 against 20 over 231 rows, looked at 32 times; rule: bets on a mean")
+
+
 def test_a_run_that_gave_way_leads_to_the_request_that_took_its_place():
     assert places("other") == [0, 1, 3, 4, 8]
 

@@ -19,6 +19,9 @@ def test_a_better_challenger_passes_and_the_verdict_shows_its_numbers(after_a_wh
     assert checks["rarest class"].value > 50
     assert "variance inflation 3.00" in checks["evidence"].detail
     assert "of majority" in checks["baselines"].detail
+    assert checks["evidence"].looks == checks["missing answers"].looks == told.n_labels - 200 + 1
+    assert "Waudby-Smith" in checks["evidence"].source
+    assert checks["accuracy"].looks is None
 
 
 def test_a_pass_is_told_again_at_each_limit_that_alpha_spent_over_challengers_asks_for(after_a_while):
