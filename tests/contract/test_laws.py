@@ -122,7 +122,7 @@ def told_elsewhere(system, tmp_path_factory):
                 env={"PYTHONHASHSEED": seed, "PATH": "", "PYTHONPATH": os.pathsep.join(rooms)},
             ).stdout
         )
-        for seed in ("1", "2")
+        for seed in ("1", "6")  # which order two aliases otherwise
     ]
 
 
