@@ -1,7 +1,8 @@
 """What `headrace up` weighs: memory of everything but the broker, CPU while nothing happens, seconds until all is up.
 
 `python benchmarks/bench_light.py [--rounds 5] [--seconds 10] [--json]`. Memory is PSS (shared pages counted once), with
-one pipeline released and served. Up is timed from the call to the moment every service says it is ready.
+one pipeline released and served. It is held to what was asked of the services that came first, without the monitor
+(550 MB, 3 %), and of all (600 MB, 4 %). Up is timed from the call to the moment every service says it is ready.
 """
 
 from __future__ import annotations
@@ -77,9 +78,17 @@ def report(
     by_name = {name: statistics.median(one.get(name, 0.0) for one in idle) for name in idle[0]}
     return [
         Line("up, all services ready", round(statistics.median(seconds), 2), "s", "< 6", spread(seconds)),
-        Line("memory (PSS), just up", round(sum(empty.values())), "MB", "< 550", listed(empty)),
-        Line(f"memory (PSS), after {rows:,} rows", round(sum(served.values())), "MB", "", listed(served)),
-        Line("idle CPU", round(cpu, 2), "% of a core", "< 3", listed(by_name, 2)),
+        Line("memory (PSS), just up (asked of the first)", round(sum(empty.values())), "MB", "< 550", listed(empty)),
+        Line(
+            f"memory, after {rows:,} rows (asked of the first)",
+            round(sum(served.values())),
+            "MB",
+            "< 550",
+            listed(served),
+        ),
+        Line(f"memory, after {rows:,} rows (asked of all)", round(sum(served.values())), "MB", "< 600"),
+        Line("idle CPU (asked of the first)", round(cpu, 2), "% of a core", "< 3", listed(by_name, 2)),
+        Line("idle CPU (asked of all)", round(cpu, 2), "% of a core", "< 4"),
     ]
 
 

@@ -208,7 +208,7 @@ class Background:
 
     def take(self, each: list[Callable[[Pause | None], None]]) -> None:
         """Begin one of each if that is due and the ones before are done."""
-        if self._clock() < self._due or (self._thread is not None and self._thread.is_alive()):
+        if self._clock() < self._due or self.is_busy():
             return
         self._due = self._clock() + self._every_s
         if self._inline:
@@ -219,6 +219,10 @@ class Background:
             target=lambda: [one(self._hurry.wait) for one in each], name="checkpoints", daemon=True
         )
         self._thread.start()
+
+    def is_busy(self) -> bool:
+        """Whether some are under way."""
+        return self._thread is not None and self._thread.is_alive()
 
     def wait(self) -> None:
         """Until those under way are done, which need not be gentle any more."""

@@ -184,16 +184,19 @@ class Client:
             answers = self._subscription(["predictions", "data-rejected"], pipeline, "latest", None)
             self._predictions[pipeline] = answers
         answers.skip_to_end()
-        self._acknowledged(self._send(topic, event), topic)
+        written = self._acknowledged(self._send(topic, event), topic)
+        place = f"{pipeline}.data-arrived", written.partition, written.offset
         body, deadline = encode(event), clock.monotonic() + timeout_s
         while (left := deadline - clock.monotonic()) > 0:
             for record in answers.poll(left):
                 answer = record.event
                 if isinstance(answer, PredictionMade) and (answer.id, answer.entity) == (event.id, event.entity):
                     return answer
-                # a label may have this id too
-                if isinstance(answer, RecordRejected) and answer.id == event.id and body.startswith(answer.value):
-                    raise Rejected("; ".join(problem.message for problem in answer.problems))
+                if isinstance(answer, RecordRejected):
+                    # the id may be a label's too, or not have been read; the broker may not have told the place
+                    is_body = answer.id == event.id and body.startswith(answer.value)
+                    if is_body or (answer.topic, answer.partition, answer.offset) == place:
+                        raise Rejected("; ".join(problem.message for problem in answer.problems))
         raise NoAnswer(
             f"no prediction for {event.id} within {timeout_s:g} s (was this id published before? a repeat gets none)",
             "headrace status",
@@ -292,10 +295,11 @@ class Client:
         except KafkaError as error:
             raise told(error, self.address, topic) from error
 
-    def _acknowledged(self, future: Any, topic: str) -> None:
+    def _acknowledged(self, future: Any, topic: str) -> Any:
+        """Where the record stands: its partition and offset, -1 where the broker took it for a repeat."""
         from kafka.errors import KafkaError
 
         try:
-            future.get(timeout=self._timeout_s + 5)
+            return future.get(timeout=self._timeout_s + 5)
         except KafkaError as error:
             raise told(error, self.address, topic) from error

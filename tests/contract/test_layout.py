@@ -39,6 +39,21 @@ def test_a_fold_imports_nothing_of_the_world_and_river_only_where_the_table_says
         assert not [name for name in listing if name.split(".")[0] in ("river", "scipy", "numpy", "pandas")]
 
 
+def test_the_processes_of_services_that_need_no_river_import_neither_it_nor_scipy():
+    with_river = {fold.service for fold in FOLDS if fold.needs_river}
+    light = [service for service in SERVICES if service not in with_river]
+    assert len(light) == 7
+    program = """
+import importlib, sys
+for service in sys.argv[1:]:
+    importlib.import_module(f"headrace.services.{service}.__main__")
+    found = {"river", "scipy"} & {name.split(".")[0] for name in sys.modules}
+    assert not found, f"{service} imports {found}"
+"""
+    done = subprocess.run([sys.executable, "-c", program, *light], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_import_says_headrace(path):
     for node in ast.walk(ast.parse(path.read_text())):

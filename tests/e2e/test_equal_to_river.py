@@ -1,82 +1,95 @@
-"""Over genuine Kafka, one record after the other: served predictions and the model equal the plain River loop's."""
+"""Over genuine Kafka, one record after the other: served answers, scores and models are those of River, exactly."""
 
 import json
 import urllib.request
-from datetime import UTC, datetime, timedelta
 
 import pytest
-from river import evaluate, linear_model, metrics, preprocessing
+from progressive import CASES, check, newest_scores, played, source_of
 
-from headrace import model_bytes
-from headrace.demo.stories import rainfall_rows
+from headrace import Client
 from headrace.infra import processes
 from headrace.infra.follow import Follower
-from headrace.schemas.stream import ExampleArrived, ExampleLabelled, LabelArrived, PredictionMade
+from headrace.schemas.control import RetireAsked
+from headrace.schemas.stream import ExampleLabelled, LabelArrived, PredictionMade
 
 ROWS = 300
-START = datetime(2026, 3, 1, tzinfo=UTC)
-SOURCE = '''
-from headrace import Contract, Gates, Pipeline, Rollout, Triggers
-from river import linear_model, preprocessing
-
-
-class Weather(Contract):
-    """One day."""
-
-    {columns}
-
-
-def recipe(seed: int):
-    return preprocessing.StandardScaler() | linear_model.LogisticRegression()
-
-
-pipeline = Pipeline(
-    name="rain", contract=Weather, label=bool, recipe=recipe, triggers=Triggers(first_model_at=0),
-    gates=Gates(first="off", quick="off"), rollout=Rollout(refresh_s=0),
-)
-'''
+LIGHT = [("scaler | logistic regression", 0), ("scaler | linear regression", 50)]
 
 
 @pytest.mark.kafka
-def test_three_hundred_served_predictions_are_rivers(stack, until):
-    rows = list(rainfall_rows(ROWS))
-    source = SOURCE.format(columns="\n    ".join(f"{name}: float" for name in rows[0][0])).encode()
-    stack.release(source, "rain")
-    health = processes.states(stack.home)["predictor"]["health"]
+@pytest.mark.parametrize(
+    "cases", [pytest.param(LIGHT, id="two"), pytest.param(CASES, id="ten", marks=pytest.mark.slow)]
+)
+def test_three_hundred_served_answers_and_their_scores_are_rivers(cases, stack, until):
+    pipelines = {f"rain-{number}": case for number, case in enumerate(cases)}
+    for name, (recipe, _) in pipelines.items():
+        stack.release(source_of(recipe, name), name)
+    until(lambda: served(stack).keys() == pipelines.keys(), limit_s=60, says="a champion of each, before any label")
 
-    def serves(learned_to):
-        with urllib.request.urlopen(str(health), timeout=5) as answer:
-            parts = json.load(answer)["parts"]
-        return any(part.get("rain", {}).get("champion") == f"1@{learned_to}" for part in parts)
+    follower = Follower(stack.bus, stack.namespace, [stack.topic("<p>.labelled-examples", name) for name in pipelines])
+    turns = {name: up_to_a_label(played(recipe, delay, ROWS)) for name, (recipe, delay) in pipelines.items()}
+    for events in zip(*turns.values(), strict=True):
+        publish_and_wait(stack, until, follower, dict(zip(turns, events, strict=True)))
+    follower.close()
 
-    until(lambda: serves(_first(stack)), limit_s=60, says="a champion before the first label")
-    with_labels = Follower(stack.bus, stack.namespace, [stack.topic("<p>.labelled-examples", "rain")])
-    for number, (features, label) in enumerate(rows):
-        at = START + timedelta(seconds=number)
-        stack.publish("rain", ExampleArrived(id=f"d{number}", time=at, features=features))
-        stack.publish("rain", LabelArrived(id=f"d{number}", time=at, label=label))
-        stack.flush()
-        found = until(
-            lambda: next((r for r in with_labels.poll(0.1) if isinstance(r.event, ExampleLabelled)), None),
-            says=f"row {number} joined",
+    with Client(settings=stack.settings) as client:  # at its end a pipeline tells the scores that it has not told yet
+        for name in pipelines:
+            client.request(RetireAsked(pipeline=name, request=f"retire-{name}", by="test"), timeout_s=60)
+
+    for name, (recipe, delay) in pipelines.items():
+        predictions = stack.records("<p>.predictions", name)
+        answered = sum(r.event.served is not None for r in predictions if isinstance(r.event, PredictionMade))
+        told = until(
+            lambda name=name, answered=answered: scores_over(stack, name, answered),
+            limit_s=60,
+            says=f"scores of {name}",
         )
-        until(lambda at=found.offset + 1: serves(at), says=f"a revision that learned row {number}")
-    with_labels.close()
-
-    predictions = [r.event for r in stack.records("<p>.predictions", "rain") if isinstance(r.event, PredictionMade)]
-    model, metric = preprocessing.StandardScaler() | linear_model.LogisticRegression(), metrics.Accuracy()
-    steps = evaluate.iter_progressive_val_score(rows, model, metric, step=1, yield_predictions=True)
-    expected = [step["Prediction"] for step in steps]
-    served = [p.predictions["champion"].value > 0.5 for p in predictions]
-    assert served == expected
-
-    taken = stack.records("<p>.snapshots", "rain")[-1].event
-    (snapshot,) = taken.runs.values()
-    learned = model_bytes.loads(stack.artifacts.get(snapshot.uri)[0])
-    assert model_bytes.digest(learned) == model_bytes.digest(model)
+        snapshots = stack.records("<p>.snapshots", name)
+        check(recipe, delay, ROWS, stack.home / f"{name}.py", stack.artifacts, predictions, snapshots, told)
 
 
-def _first(stack):
-    """The offset of the first snapshot: what the untrained model of version 1 has learned to."""
-    snapshots = stack.records("<p>.snapshots", "rain")
-    return snapshots[0].event.offset if snapshots else -1
+def up_to_a_label(events):
+    """Records in pieces that end with a label: an example before it needs no waiting, as the log keeps their order."""
+    piece = []
+    for event in events:
+        piece.append(event)
+        if isinstance(event, LabelArrived):
+            yield piece
+            piece = []
+
+
+def publish_and_wait(stack, until, follower, pieces):
+    """Publish a piece for each pipeline; back when the label of each is learned, and that revision served."""
+    for name, events in pieces.items():
+        for event in events:
+            stack.publish(name, event)
+    stack.flush()
+    learned = {}  # the offset up to which the label of each has to be served
+
+    def is_served():
+        if learned.keys() != pieces.keys():
+            for record in follower.poll(0.1):
+                if isinstance(record.event, ExampleLabelled):
+                    learned[record.pipeline] = record.offset + 1
+            return False
+        champions = served(stack)
+        return all(champions[name] >= offset for name, offset in learned.items())
+
+    until(
+        is_served, limit_s=60, says=f"a revision of each that learned {[events[-1].id for events in pieces.values()]}"
+    )
+
+
+def served(stack):
+    """Up to which offset the champion of each pipeline has learned."""
+    health = str(processes.states(stack.home)["predictor"]["health"])
+    with urllib.request.urlopen(health, timeout=5) as answer:
+        parts = json.load(answer)["parts"]
+    champions = {name: arms.get("champion") for part in parts for name, arms in part.items() if isinstance(arms, dict)}
+    return {name: int(champion.split("@")[1]) for name, champion in champions.items() if champion}
+
+
+def scores_over(stack, name, rows):
+    """The evaluator's last scores of a pipeline, once they are over so many rows."""
+    told = newest_scores(r for r in stack.records("metrics") if r.event is not None and r.event.pipeline == name)
+    return told if told is not None and told.n == rows else None

@@ -202,6 +202,19 @@ def test_predict_says_why_a_row_is_rejected(client, rain):
         client.predict(rain, {"temperature": 99.0}, timeout_s=20)
 
 
+def test_predict_says_why_a_row_is_rejected_whose_id_was_not_read(client, rain):
+    with pytest.raises(Rejected, match="id has 1,000 characters"):
+        client.predict(rain, {"temperature": 1.0}, id="x" * 1_000, timeout_s=20)
+
+
+def test_predict_says_that_the_pipeline_was_retired_meanwhile(plant, client):
+    plant.release("going")
+    client.predict("going", {"temperature": 1.0}, timeout_s=20)
+    client.request(RetireAsked(pipeline="going", request=uuid.uuid4().hex, by="ann"), timeout_s=20)
+    with pytest.raises(Rejected, match="the pipeline is retired"):
+        client.predict("going", {"temperature": 2.0}, timeout_s=20)
+
+
 def test_predict_takes_no_rejected_label_for_its_row(client, rain, monkeypatch):
     skip = Subscription.skip_to_end
 
