@@ -14,7 +14,10 @@ LOWER_IS_BETTER = {"logloss", "brier", "mae", "rmse"}
 
 
 class Success(Declared):
-    """The only absolute limit: the first model must meet it, and a champion that no longer does is degraded."""
+    """The only absolute limit: the first model must meet it, and a champion that no longer does is degraded.
+
+    A challenger must meet it offline, unless what serves misses it on the same rows as well.
+    """
 
     metric: Metric = "accuracy"
     at_least: float | None = None

@@ -2,8 +2,8 @@
 
 The first model must meet `Success` and beat both baselines on the newest half of its rows, each row answered by the
 state that had learned only what was known when the row's prediction was made (docs/statistics.md). A challenger must
-answer there too, and not be clearly worse than what the champion answered to the same rows; that it is better is for
-the online gate to find out.
+answer there too, meet `Success` unless the champion misses it as well, and not be clearly worse than what the champion
+answered to the same rows; that it is better is for the online gate to find out.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import Any, NamedTuple
 from headrace.schemas.control import Check, Verdict
 from headrace.schemas.policies import Gates, Success
 from headrace.schemas.stream import Baselines, Features, Label
+from headrace.services.evaluator.absolute import meets, meets_as_challenger
 from headrace.services.evaluator.doubt import NOT_WORSE, SLICE_ROWS, Doubt
 from headrace.services.evaluator.paired_loss import fixed_by, usable
-from headrace.services.evaluator.scores import Task, checked, metric_of, score
+from headrace.services.evaluator.scores import Task, checked, metric_of
 from headrace.statistics.e_process import SOURCE, Inflation
 from headrace.verbs import Answer, Learn
 
 MISSING_ALLOWED = 0.01  # a model that leaves more rows without an answer is no model
 SLICES_TOLD = 5
 OWN_RULE = "Headrace's own rule"
-SUCCESS, SIZE = "policy Success", "policy Gates(model_mb=…)"
+SIZE = "policy Gates(model_mb=…)"
 
 
 class Row(NamedTuple):
@@ -92,7 +93,7 @@ def first_model_checks(task: Task, rows: Sequence[Row], values: Sequence[Any], s
     answered = [(a, row.label) for a, row in zip(answers, rows, strict=True) if a is not None]
     checks = [_answered_share(len(answered), n)]
     if success is not None:
-        checks.append(_success(task, success, answered))
+        checks.append(meets(task, success, answered))
     loss = fixed_by(task, metric_of(task, success), rows)
     model = sum(loss.of(answer, row.label) for answer, row in zip(answers, rows, strict=True)) / n
     for rival, guess in _rivals(task):
@@ -119,7 +120,7 @@ def challenger_checks(
     gates: Gates,
     slices: Sequence[tuple[str, ...]] = (),
 ) -> list[Check]:
-    """A challenger on the judged rows: answered, not clearly worse than the champion, over all and in any slice.
+    """A challenger on the judged rows: answered, `Success`, not clearly worse than the champion, over all and by slice.
 
     Clearly: E of "it is not worse" reaches 1 / alpha (`headrace.statistics.e_process`), in one of K slices K / alpha,
     tempered as the online evidence is. A row that the champion did not answer compares nothing. `slices` names those of
@@ -127,13 +128,17 @@ def challenger_checks(
     """
     n = len(rows)
     answers = [checked(task, value) for value in values]
+    champion = [checked(task, row.champion) for row in rows]
     checks = [_answered_share(sum(a is not None for a in answers), n)]
+    if success is not None:
+        shared = [(new, old, row.label) for new, old, row in zip(answers, champion, rows, strict=True)]
+        checks.append(meets_as_challenger(task, success, shared))
     loss = fixed_by(task, metric_of(task, success), rows) if rows else None
     everywhere, champions, by_slice = Doubt(), Inflation(), dict[str, Doubt]()
     for index, (answer, row) in enumerate(zip(answers, rows, strict=True)):
         if loss is None or row.champion is None:
             continue
-        old, new = loss.of(checked(task, row.champion), row.label), loss.of(answer, row.label)
+        old, new = loss.of(champion[index], row.label), loss.of(answer, row.label)
         champions.add(old)
         everywhere.add(old, new)
         for name in slices[index] if slices else ():
@@ -227,21 +232,6 @@ def _answered_share(answered: int, n: int) -> Check:
         detail=f"{answered} of {n} rows got a usable answer",
         source=OWN_RULE,
     )
-
-
-def _success(task: Task, success: Success, answered: Sequence[tuple[Any, Label]]) -> Check:
-    limit = success.at_least if success.at_least is not None else success.at_most
-    n, value, detail = len(answered), None, ""
-    verdict: Verdict = "fail"
-    if not answered:
-        detail = "no row was answered"
-    else:
-        try:
-            value = score(success.metric, task, answered)
-            verdict = _verdict(success.is_met(value))
-        except (ValueError, TypeError) as problem:
-            verdict, detail = "error", str(problem)
-    return Check(name=success.metric, verdict=verdict, value=value, limit=limit, n=n, detail=detail, source=SUCCESS)
 
 
 def _rivals(task: Task) -> tuple[tuple[str, Callable[[Baselines], Any]], ...]:

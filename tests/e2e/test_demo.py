@@ -72,6 +72,8 @@ def test_a_bad_hour_is_taken_back_and_the_report_shows_what_that_was_worth(told)
     assert len(report["rejected"]) == len([row for row in BAD_ROWS if row % 30 == 0])
     rows = {one["event"]: one["row"] for one in report["decisions"]}
     assert BAD_ROWS.stop < rows["RollbackAsked"] < rows["ModelUpdated"]
+    alarms = [one["row"] for one in report["decisions"] if one["event"] == "DriftDetected"]
+    assert any(BAD_ROWS.start <= row <= rows["RollbackAsked"] for row in alarms), report["decisions"]
     assert any("did not learn from a bad range" in one["what"] for one in report["decisions"])
     champions = [one["what"] for one in report["decisions"] if one["what"].startswith("champion is ")]
     assert champions[-1].startswith("champion is version 3")  # the fork; no order holds between topics

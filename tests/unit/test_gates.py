@@ -362,7 +362,7 @@ def test_what_counts_as_an_answer(task, value, usable):
 # --- challengers ------------------------------------------------------------------------------------------
 
 
-def compared(own, champion, n=200, seed=3):
+def compared(own, champion, n=200, seed=3, success=None):
     """A challenger and a champion that are right with these chances, each on its own luck."""
     rng = random.Random(seed)
     labels = [rng.random() < 0.5 for _ in range(n)]
@@ -372,7 +372,7 @@ def compared(own, champion, n=200, seed=3):
         Row({}, label, Baselines(), "/joiner/0", i, i, champion=answer)
         for i, (label, answer) in enumerate(zip(labels, answers, strict=True))
     ]
-    return challenger_checks("binary", rows, values, None, Gates())
+    return challenger_checks("binary", rows, values, success, Gates())
 
 
 @pytest.mark.parametrize(("own", "champion", "verdict"), [(0.8, 0.6, "pass"), (0.7, 0.7, "pass"), (0.5, 0.8, "fail")])
@@ -394,6 +394,53 @@ def test_a_challenger_that_leaves_rows_without_an_answer_fails_and_they_count_as
     rows = [Row({}, True, Baselines(), "/joiner/0", i, i, champion=0.9) for i in range(50)]
     answered, check = challenger_checks("binary", rows, [0.9] * 25 + [None] * 25, None, Gates())
     assert answered.verdict == check.verdict == "fail"
+
+
+def right(times, of):
+    """Answers to rows whose label is True, of which so many are right."""
+    return [1.0] * times + [0.0] * (of - times)
+
+
+ABSOLUTE = {
+    "it meets the limit": (290, 295, 300, "pass", ""),
+    "the champion meets it": (260, 280, 300, "fail", "which meets it"),
+    "both miss it, and it is no worse": (150, 120, 300, "pass", 'which misses it as well: held to "not worse" instead'),
+    "both miss it, and it is a little worse": (150, 155, 300, "pass", "which misses it as well"),
+    "nothing to compare with": (150, None, 300, "fail", "the champion answered none of these rows"),
+    "few rows: it meets the limit": (90, 95, 100, "pass", ""),
+    "few rows: the champion meets it": (80, 95, 100, "inconclusive", "which meets it"),
+    "few rows: both miss it, and it is no worse": (80, 80, 100, "pass", "which misses it as well"),
+    "few rows: both miss it, and it is a little worse": (79, 80, 100, "inconclusive", "is better; judged again over"),
+    "few rows: nothing to compare with": (80, None, 100, "inconclusive", "the champion answered none"),
+}
+
+
+@pytest.mark.parametrize("case", ABSOLUTE)
+def test_a_challenger_meets_success_unless_what_serves_misses_it_on_the_same_rows(case):
+    own, old, n, verdict, detail = ABSOLUTE[case]
+    answers = [None] * n if old is None else right(old, n)
+    rows = [Row({}, True, Baselines(), "/joiner/0", i, i, champion=answer) for i, answer in enumerate(answers)]
+    checks = challenger_checks("binary", rows, right(own, n), Success("accuracy", at_least=0.9), Gates())
+    absolute = next(check for check in checks if check.name == "accuracy")
+    assert (absolute.verdict, absolute.value, absolute.limit, absolute.n) == (verdict, own / n, 0.9, n)
+    assert detail in absolute.detail
+    assert overall(checks) == verdict
+
+
+def test_a_challenger_that_is_clearly_worse_than_a_champion_that_misses_success_fails_all_the_same():
+    checks = compared(0.4, 0.7, success=Success("accuracy", at_least=0.9))
+    assert {check.name: check.verdict for check in checks} == {
+        "answered": "pass",
+        "accuracy": "pass",
+        "not worse": "fail",
+    }
+
+
+@pytest.mark.parametrize(("old", "verdict"), [(4.0, "pass"), (2.5, "inconclusive"), (1.0, "inconclusive")])
+def test_of_errors_the_smaller_is_no_worse(old, verdict):
+    rows = [Row({}, 0.0, Baselines(mean=9.0), "/joiner/0", i, i, champion=old) for i in range(100)]
+    checks = challenger_checks("regression", rows, [3.0] * 100, Success("mae", at_most=2), Gates())
+    assert next(check for check in checks if check.name == "mae").verdict == verdict
 
 
 def sliced(sizes, worse_at, gates):
