@@ -58,7 +58,7 @@ class WatchedConsumer:
         self.silent_to = {}
         self.inner = bus.group_consumer(group, instance, self._assign, self._revoke, on_lost)
         self.subscribe, self.committed, self.seek = self.inner.subscribe, self.inner.committed, self.inner.seek
-        self.pause, self.resume, self.close = self.inner.pause, self.inner.resume, self.inner.close
+        self.close = self.inner.close
 
     def end_session(self):
         """The broker heard nothing of it for too long, or of one that was it before."""

@@ -50,7 +50,7 @@ def test_a_version_follows_from_who_asked_what_was_learned_and_the_numbers_that_
     assert told[0].startswith("2026-03-01 00:00:00.000  ann asked to release rain (request release-rain-0, source ")
     assert f"Run {run} had learned 40 labelled examples, offsets 0 to 41" in told[4]
     assert f"Run {run} passed in its offline gate at 40 labels, offset 41, on 4 checks." in told[5]
-    assert "    accuracy: pass, 1 against 0.6 over 20 rows" in told
+    assert "    accuracy: pass, 1 against 0.6 over 20 rows; rule: policy Success" in told
     assert f"Version 1 (run {run}, snapshot at offset 41) became champion" in told[-1]
     assert words.commands(links)[0] == "headrace reproduce rain@1"
 
