@@ -114,7 +114,9 @@ def _offline(
     else:
         model = _beginning(job, pipeline, artifacts)
         answer, learn = verbs(model, definition.contract.label, definition.has_probabilities)
-        judged = _answered_by_parent(rows[half:], job, definition, artifacts)
+        judged = rows[half:]
+        if job.is_rescue:
+            judged = _answered_by(_beginning(job, pipeline, artifacts), judged, definition)
         values = gates.replay(rows, answer, learn, half)
     task, success = pipeline.spec.label.task, definition.policies.success
     if job.against is not None:
@@ -164,15 +166,12 @@ def _beginning(job: Job, pipeline: Pipeline, artifacts: Artifacts) -> Any:
     return model_bytes.loads(artifacts.get(job.parent)[0])
 
 
-def _answered_by_parent(rows: list[Row], job: Job, definition: ReleaseDefinition, artifacts: Artifacts) -> list[Row]:
-    """A fork takes the place of its parent, which serves frozen, so it is compared with what that would answer.
+def _answered_by(parent: Any, rows: list[Row], definition: ReleaseDefinition) -> list[Row]:
+    """A rescue takes the place of its parent, which serves frozen, so it is compared with what that would answer.
 
     What the champion answered then is another model's: revisions that were taken back, or a version that served since.
     """
-    if job.parent is None:
-        return rows
-    model = model_bytes.loads(artifacts.get(job.parent)[0])
-    answer, _ = verbs(model, definition.contract.label, definition.has_probabilities)
+    answer, _ = verbs(parent, definition.contract.label, definition.has_probabilities)
     answers = gates.frozen_answers(rows, answer)
     return [row._replace(champion=value) for row, value in zip(rows, answers, strict=True)]
 

@@ -42,7 +42,8 @@ class Job:
     """One gate to run: what it judges, and the record that asked (its sequence numbers the verdict).
 
     `against` is the champion's run where there is one: a challenger is compared with it. `parent` is the address of the
-    model that the run began with, if any; `recipe` is as in RunStarted.
+    model that the run began with, if any; a rescue is to take the place of it, which serves frozen as the champion.
+    `recipe` is as in RunStarted.
     """
 
     stage: JobStage
@@ -62,6 +63,7 @@ class Job:
     causation: str
     against: str | None = None
     parent: str | None = None
+    is_rescue: bool = False
     recipe: str | None = None
     snapshot_uri: str | None = None
     snapshot_offset: int | None = None
@@ -79,7 +81,8 @@ class Gated:
 
     `skipped` are the offsets that a run left out because their learn raised. `newest` is the last completion of a run
     whose gates are at work on an earlier one: in a fast stream each would otherwise be overtaken by the next. `named`
-    are runs that have a version, so nothing is left to judge offline.
+    are runs that have a version, so nothing is left to judge offline. `frozen` is the snapshot that the champion serves
+    where it follows no newer one.
     """
 
     ungated: set[int] = field(default_factory=set)
@@ -88,6 +91,7 @@ class Gated:
     jobs: dict[tuple[str, Stage], Job] = field(default_factory=dict)
     newest: dict[str, Job] = field(default_factory=dict)
     champion: str | None = None
+    frozen: str | None = None
     named: set[str] = field(default_factory=set)
     epoch: int = 0
 
@@ -127,7 +131,7 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
         case ModelUpdated():
             gated.epoch = event.epoch
             if event.alias == "champion":
-                gated.champion = event.run
+                gated.champion, gated.frozen = event.run, None if event.follows else event.uri
             if event.run in gated.runs:
                 gated.named.add(event.run)
             gated.newest.pop(event.run, None)
@@ -221,6 +225,7 @@ def _job(
         correlation=header(record.headers, "ce_correlationid", 5) or place,
         causation=place,
         parent=started.parent,
+        is_rescue=started.parent is not None and started.parent == gated.frozen,
         recipe=started.recipe,
     )
 

@@ -109,6 +109,10 @@ def test_a_fork_of_an_older_version_is_judged_takes_over_and_is_folded_again(tmp
     assert (fork.parent, fork.start_offset) == (first.uri, asked["start"])
     stages = [(one.stage, one.verdict) for one in life.events(ModelValidated) if one.run == fork.run]
     assert stages[:3] == [("offline", "pass"), ("infra", "pass"), ("online", "pass")]
+    offline = next(one for one in life.events(ModelValidated) if one.run == fork.run)
+    (beside,) = [check.detail for check in offline.checks if check.name == "not worse"]
+    ours, champions = (float(part.split()[-1]) for part in beside.split(",")[:2])
+    assert champions > ours + 0.5, "what serves, by the other rule; not the version that it begins with"
     assert ("champion", 3) in life.moves()
     assert life.accuracy(100) > 0.9
     for version in (1, 2, 3):

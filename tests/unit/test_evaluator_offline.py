@@ -204,9 +204,9 @@ def test_with_the_first_gate_off_a_forced_verdict_is_written_and_infra_follows()
 BEGUN = RunStarted(pipeline="rain", run="b", request="q", release=1, seed=7, start_offset=300, parent="model/x")
 
 
-def alias(name, run, epoch):
+def alias(name, run, epoch, uri="u", follows=True):
     return ModelUpdated(
-        pipeline="rain", alias=name, version=epoch, run=run, release=1, snapshot_offset=9, uri="u", follows=True,
+        pipeline="rain", alias=name, version=epoch, run=run, release=1, snapshot_offset=9, uri=uri, follows=follows,
         epoch=epoch, reason="",
     )  # fmt: skip
 
@@ -215,6 +215,21 @@ def test_a_challenger_is_judged_against_the_champion_of_that_moment_from_its_par
     state, _ = fold(released(), STARTED, alias("champion", "a", 1), BEGUN, completed(run="b"))
     (job,) = state.open_jobs()
     assert (job.run, job.against, job.parent, job.epoch) == ("b", "a", "model/x", 1)
+
+
+@pytest.mark.parametrize(
+    ("serves", "is_rescue"),
+    [
+        ([("model/x", False)], True),
+        ([("model/x", True)], False),  # newer revisions serve by now
+        ([("model/w", False)], False),  # a person began with another version than the one that serves
+        ([("model/x", False), ("model/y", True)], False),
+    ],
+)
+def test_only_a_fork_of_the_snapshot_that_serves_frozen_takes_its_place(serves, is_rescue):
+    moves = [alias("champion", "a", n, uri, follows) for n, (uri, follows) in enumerate(serves, 1)]
+    state, _ = fold(released(), STARTED, *moves, BEGUN, completed(run="b"))
+    assert [job.is_rescue for job in state.open_jobs()] == [is_rescue]
 
 
 def test_where_the_first_gate_is_off_a_challenger_is_judged_all_the_same():
