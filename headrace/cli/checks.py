@@ -159,7 +159,7 @@ def topics() -> Iterator[Result]:
     from headrace.cli.topics import check_all
 
     with connect.bus() as (bus, found):
-        if not any(name.startswith(found.namespace + "control-log") for name in bus.topics()):
+        if f"{found.namespace}control-log" not in bus.topics():
             yield Result("note", "there are no topics of Headrace yet", "headrace up makes them")
             return
         problems, weak = check_all(bus, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from headrace.schemas.control import Check, Verdict
@@ -18,18 +19,14 @@ Answered = tuple[Any, Any, Label]  # what a challenger and the champion answered
 def meets(task: Task, success: Success, answered: Sequence[tuple[Any, Label]]) -> Check:
     """Whether the answers meet `Success`."""
     limit = success.at_least if success.at_least is not None else success.at_most
+    told = partial(Check, name=success.metric, source=SUCCESS, limit=limit, n=len(answered))
     if not answered:
-        return Check(
-            name=success.metric, source=SUCCESS, verdict="fail", limit=limit, n=0, detail="no row was answered"
-        )
+        return told(verdict="fail", detail="no row was answered")
     try:
         value = score(success.metric, task, answered)
     except (ValueError, TypeError) as problem:
-        return Check(
-            name=success.metric, source=SUCCESS, verdict="error", limit=limit, n=len(answered), detail=str(problem)
-        )
-    verdict: Verdict = "pass" if success.is_met(value) else "fail"
-    return Check(name=success.metric, source=SUCCESS, verdict=verdict, value=value, limit=limit, n=len(answered))
+        return told(verdict="error", detail=str(problem))
+    return told(verdict="pass" if success.is_met(value) else "fail", value=value)
 
 
 def meets_as_challenger(task: Task, success: Success, rows: Sequence[Answered]) -> Check:
