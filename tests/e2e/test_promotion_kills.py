@@ -27,7 +27,7 @@ from tests.simulation.history import served
 KILLS = int(os.environ.get("PROMOTION_KILLS", "60"))
 SETTLED = 1_200
 SOURCE = side.source("""
-    gates=Gates(alpha=0.3, guard_labels=400, max_labels=2_000),
+    gates=Gates(alpha=0.3, guard_labels=600, max_labels=2_000),
     rollout=Rollout(refresh_s=0.2, steps=(0.5,), step_s=0.5, step_requests=20),
     triggers=Triggers(first_model_at=100, on_performance_drift=False),
 """)
@@ -37,7 +37,10 @@ class Promotions(Story):
     """The rule turns round, and a challenger takes over."""
 
     def a_round(self, number):
-        """From a rule that turns round to the guard's verdict, or to a person who takes the new model back."""
+        """From a rule that turns round to the guard's verdict, or to a person who takes the new model back.
+
+        No row comes between that person's request and its answer: the guard would be over, and nobody stand by.
+        """
         self.burst(SETTLED)
         self.settled()
         before = self.aliases()["champion"]
@@ -51,7 +54,7 @@ class Promotions(Story):
             self.through(lambda: "previous" not in self.aliases(), f"round {number}: the guard's verdict")
             return
         self.ask(RollbackAsked)
-        self.through(lambda: self.another(champion), f"round {number}: the model before it")
+        self.through(lambda: self.another(champion), f"round {number}: the model before it", rows=False)
         self.through(lambda: champion.run in self.ended(), f"round {number}: the end of the run taken back")
         self.is_turned = not self.is_turned
 
