@@ -136,6 +136,7 @@ def _try_once(pipeline: Pipeline, recipe: Recipe, examples: list[tuple[Features,
         trial.problems += _wrong_kind(model, label)
         if trial.problems:
             return trial
+        doing = "predicting a made-up example"
         trial.has_probabilities = label.task != "regression" and _has_probabilities(model, dict(examples[0][0]))
         predict = model.predict_proba_one if trial.has_probabilities else model.predict_one
         for n, (features, y) in enumerate(examples):
@@ -154,6 +155,10 @@ def _try_once(pipeline: Pipeline, recipe: Recipe, examples: list[tuple[Features,
         hint = ""
         if isinstance(error, TypeError) and any(f.type == "str" for f in pipeline.spec.features):
             hint = ". Text columns must be encoded or left out: river.preprocessing.OneHotEncoder, river.compose.Select"
+        elif isinstance(error, KeyError) and any(f.optional and f.name in error.args for f in pipeline.spec.features):
+            hint = (
+                ", a column that a row need not have. river.compose.Select raises there; SelectType and Discard do not"
+            )
         trial.problems.append(f"{doing} raised {type(error).__name__}: {error}{hint}")
     return trial
 

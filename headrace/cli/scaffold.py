@@ -107,10 +107,11 @@ def success_of(label: LabelColumn) -> tuple[str, str]:
 def recipe_of(columns: list[Column], label: LabelColumn) -> str:
     """The body of the recipe: a linear model on scaled numbers and one-hot texts of the listed kind.
 
-    Open text is left out where there is anything else: one-hot, its columns would never end.
+    Open text is left out where there is anything else: one-hot, its columns would never end. Columns are chosen by
+    type, as `compose.Select` raises for one that a row has not got.
     """
     numbers = any(column.kind != "str" for column in columns)
-    listed = [column.name for column in columns if column.values]
+    listed = any(column.values for column in columns)
     open_text = [column.name for column in columns if column.longest]
     lines, parts = [], []
     if numbers:
@@ -118,7 +119,8 @@ def recipe_of(columns: list[Column], label: LabelColumn) -> str:
         lines.append("    numbers = compose.SelectType(int, float) | preprocessing.StandardScaler()")
     if listed:
         parts.append("texts")
-        lines.append(f"    texts = compose.Select({', '.join(map(quoted, listed))}) | preprocessing.OneHotEncoder()")
+        listed_only = f"compose.Discard({', '.join(map(quoted, open_text))}) | " if open_text else ""
+        lines.append(f"    texts = {listed_only}compose.SelectType(str) | preprocessing.OneHotEncoder()")
     if len(parts) + bool(open_text) == 1:
         lines, parts = [], ["preprocessing.StandardScaler()" if numbers else "preprocessing.OneHotEncoder()"]
     elif open_text:

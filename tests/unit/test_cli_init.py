@@ -41,7 +41,7 @@ def write_rows(label, path="rows.csv", numbers=True, texts=True):
         if numbers:
             cells += [f"{chance.gauss(10, 5):.2f}" if n % 11 else "", str(n % 2 == 0).lower()]
         if texts:
-            cells += [chance.choice(["clear", "cloudy"]), f"note {n}"]
+            cells += [chance.choice(["clear", "cloudy", ""]), f"note {n}"]
         lines.append(",".join([*cells, str(label(n))]))
     Path(path).write_text("\n".join(lines) + "\n")
 

@@ -36,6 +36,12 @@ class Numbers(Contract):
     y: float | None
 
 
+def selecting(seed):
+    from river import compose
+
+    return compose.Select("x", "y") | linear(seed)
+
+
 def linear(seed):
     from river import linear_model, preprocessing
 
@@ -245,6 +251,10 @@ def test_a_regression_has_no_probabilities():
         (
             pipeline(contract=Weather),
             "unsupported operand type(s) for -: 'str' and 'float'. Text columns must be encoded",
+        ),
+        (
+            pipeline(recipe=selecting),
+            "raised KeyError: 'y', a column that a row need not have. river.compose.Select raises",
         ),
         (pipeline(recipe=lambda seed: _Failing()), "learning made-up example 3 raised ValueError: enough"),
         (pipeline(recipe=lambda seed: _Unpicklable()), "saving and loading the model raised"),
