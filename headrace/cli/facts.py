@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -252,6 +252,13 @@ def newest_snapshot(client: Client, pipeline: str) -> SnapshotTaken | None:
     """The newest SnapshotTaken, None before the first."""
     events = [r.event for r in client.subscribe("snapshots", pipeline, last=TAIL, follow=False)]
     return next((event for event in reversed(events) if isinstance(event, SnapshotTaken)), None)
+
+
+def newest_runs(client: Client, facts: Facts) -> list[Run]:
+    """The runs, live ones with what their newest snapshot learned: TrainingCompleted is told at some labels only."""
+    taken = newest_snapshot(client, facts.name) if any(run.state == "live" for run in facts.runs.values()) else None
+    now = {} if taken is None else {run: snapshot.n_learned for run, snapshot in taken.runs.items()}
+    return [replace(run, labels=now.get(run.run, run.labels)) for run in facts.runs.values()]
 
 
 def scores(events: Iterable[Any]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def runs(name: AnyName = None, as_json: Json = False) -> None:
     with connect.client() as client:
         found = facts.read(client, name)
         check_released(name, found or client.pipelines())
-    listed = [{"pipeline": pipeline, **asdict(run)} for pipeline, one in found.items() for run in one.runs.values()]
+        listed = [{"pipeline": n, **asdict(run)} for n, one in found.items() for run in facts.newest_runs(client, one)]
     if as_json:
         output.print_json(listed)
     elif listed:

@@ -18,6 +18,7 @@ from headrace.schemas.control import (
     RequestRefused,
     RunEnded,
     RunStarted,
+    SnapshotTaken,
     TrainingFailed,
 )
 from headrace.schemas.policies import Success
@@ -58,6 +59,16 @@ def test_a_run_that_left_an_example_out_lives(offset, state):
     )
     found = facts.fold(Record(event, 0, "control-log", "", 0, at) for at, event in enumerate(events))
     assert found["rain"].runs["r"].state == state
+
+
+def test_a_live_run_tells_what_its_newest_snapshot_learned_and_one_that_ended_what_it_was_last_judged_at():
+    taken = decode(TYPE_OF[SnapshotTaken], (EXAMPLES / "SnapshotTaken" / "v1" / "full.json").read_bytes())
+    name, snapshot = next(iter(taken.runs.items()))
+    runs = {name: facts.Run(name, 1, "t", 0, labels=1), "gone": facts.Run("gone", 1, "s", 0, state="ended", labels=200)}
+    client = SimpleNamespace(subscribe=lambda *_, **__: [SimpleNamespace(event=taken)])
+    told = facts.newest_runs(client, facts.Facts("rain", 1, None, runs))
+    assert [run.labels for run in told] == [snapshot.n_learned, 200]
+    assert snapshot.n_learned > 1
 
 
 SERVES = {
