@@ -64,6 +64,7 @@ class Observed:
     rejects: list[dict[str, Any]] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     versions: list[dict[str, Any]] = field(default_factory=list)
+    alerts: list[int] = field(default_factory=list)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     revisions: int = 0
     revisions_served: set[int] = field(default_factory=set)
@@ -186,6 +187,8 @@ def _drift(seen: Observed, event: DriftDetected, record: Record, now_ms: float) 
     seen.counts["alerts"] += 1
     if event.kind == "performance":
         seen.decide(event, f"alert, {event.kind}: {alert_words.found(event)}")
+        if event.degraded:
+            seen.alerts.append(seen.counts["labelled"])
 
 
 def _requested(seen: Observed, event: TrainingRequested, record: Record, now_ms: float) -> None:

@@ -88,13 +88,16 @@ def draw(story: Story, seen: Observed, curves: Curves, path: Path, window: int =
         axes.axvspan(story.bad.start, story.bad.stop, color="tab:red", alpha=0.15, label=story.mark)
     else:
         axes.axvline(story.changes_at, color="grey", linestyle=":", label=story.mark)
+    if seen.alerts:
+        low = [measure.axis[0]] * len(seen.alerts)
+        axes.plot(seen.alerts, low, "^", color="tab:red", markersize=8, clip_on=False, label="alert: the loss rose")
     champions = [version for version in seen.versions if version["alias"] == "champion"]
     for version, side in zip(champions, itertools.cycle(("right", "left"))):  # two may be near each other
         axes.axvline(version["row"], color="tab:green", linestyle="--", linewidth=0.8)
         name, at = f"champion is version {version['version']}", (version["row"], measure.axis[1])
         axes.annotate(name, at, rotation=90, fontsize=7, va="top", ha=side)
     axes.set(xlabel="labelled row", ylabel=f"{measure.name}, last {window} rows", title=story.title, ylim=measure.axis)
-    axes.legend(loc="lower left", fontsize=8)
+    axes.legend(loc="lower left", fontsize=8, framealpha=0.9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
