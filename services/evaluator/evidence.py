@@ -15,7 +15,7 @@ from typing import Any
 from headrace.schemas.control import ModelValidated
 from headrace.schemas.policies import Labels, Metric, Policies
 from headrace.schemas.record import Emit, Record
-from headrace.schemas.stream import ArmPrediction, ExampleLabelled, Label
+from headrace.schemas.stream import SHED, ArmPrediction, ExampleLabelled, Label
 from headrace.services.evaluator import trial as trials
 from headrace.services.evaluator.canary import step_of
 from headrace.services.evaluator.doubt import SLICE_ROWS
@@ -247,6 +247,7 @@ def _pair(trial: Trial, event: Labelled | ExampleLabelled, both: Both, slices: t
         parts=(_part(metric, loss.task, old, label), _part(metric, loss.task, new, label)),
         rivals=(loss.of(usual, label), loss.of(baselines.last, label)),
         slices=slices,
+        shed=(both[0].error == SHED, both[1].error == SHED),
     )
 
 
@@ -263,7 +264,7 @@ def _inflated(loss: PairedLoss, rows: Sequence[Row], run: str) -> float | None:
     inflation = Inflation()
     for row in rows:
         arm = next((arm for arm in row.predictions.values() if arm.run == run), None)
-        if arm is not None:
+        if arm is not None and arm.error != SHED:
             inflation.add(loss.of(usable(loss.task, arm.value), row.label))
     return inflation.factor() if inflation.is_known() else None
 

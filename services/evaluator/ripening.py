@@ -24,7 +24,8 @@ _PARTITION_BITS, _STAGE_BITS = 14, 2
 class Pair(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a comparison needs of one row, of the old arm and of the new one; `said` None: no usable answer.
 
-    `rivals` are the losses of the majority (mean) and of no change; `slices` those that the row is in.
+    `rivals` are the losses of the majority (mean) and of no change; `slices` those that the row is in. `shed` tells
+    which of them was not asked.
     """
 
     label: Label
@@ -33,6 +34,7 @@ class Pair(msgspec.Struct, frozen=True, array_like=True, gc=False):
     parts: tuple[float, float]
     rivals: tuple[float, float]
     slices: tuple[str, ...] = ()
+    shed: tuple[bool, bool] = (False, False)
 
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):

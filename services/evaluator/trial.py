@@ -35,7 +35,8 @@ class Trial:
     `inflated` is the inflation of the old run's own losses, None where it is not known. `rung`: the next of the
     ladder of limits to tell a pass at. `timely` and `late` count rows by arm and by the class that it had said. `step`
     is the canary's, `pinned` the offset of the revision that a refresh test began with. `slices` holds the slices that
-    are judged, fixed when the trial begins: how many there are sets their limit.
+    are judged, fixed when the trial begins: how many there are sets their limit. `shed` counts by arm the rows that it
+    was too slow for in shadow: of the new run such a row is a loss of 1, of the old one it is no pair.
     """
 
     kind: Kind
@@ -61,6 +62,7 @@ class Trial:
     losses: int = 0
     unequal: int = 0
     missing: list[int] = field(default_factory=lambda: [0, 0])
+    shed: list[int] = field(default_factory=lambda: [0, 0])
     sums: list[float] = field(default_factory=lambda: [0.0] * 4)
     timely: Counter[tuple[int, Label]] = field(default_factory=Counter)
     late: Counter[tuple[int, Label]] = field(default_factory=Counter)
@@ -76,7 +78,10 @@ class Trial:
         return self.kind != "online"
 
     def add(self, pair: Pair) -> None:
-        """Count one pair."""
+        """Count one pair; none of a model that was not asked, which must not lose by that."""
+        self.shed = [known + one for known, one in zip(self.shed, pair.shed, strict=True)]
+        if pair.shed[0]:
+            return
         old, new = pair.losses
         gain = old - new
         self.n += 1

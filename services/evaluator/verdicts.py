@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from headrace.schemas.control import Check, Verdict
 from headrace.services.evaluator.gates import MISSING_ALLOWED, overall
+from headrace.services.evaluator.shed import is_shed_too_often, pairs_of_guard, shed_checks
 from headrace.services.evaluator.trial import Trial
 from headrace.statistics.e_process import e_of
 
@@ -103,17 +104,13 @@ def _is_worse(trial: Trial) -> bool:
 
 
 def _guarded(trial: Trial) -> Decision | None:
-    gates = trial.gates
-    if trial.n < gates.min_labels:
-        return None
     if _is_worse(trial):
         return Decision("fail", _checks(trial), final=True)
-    looks_worse = (trial.sums[1] - trial.sums[0]) / trial.n > LOOKS_WORSE
-    if trial.n < (max(gates.guard_labels, gates.max_labels) if looks_worse else gates.guard_labels):
+    looks_worse = (trial.sums[1] - trial.sums[0]) / max(trial.n, 1) > LOOKS_WORSE
+    if trial.n < pairs_of_guard(trial, looks_worse) and not is_shed_too_often(trial):
         return None
-    checks = _checks(trial)
-    verdict: Verdict = "inconclusive" if looks_worse or _coverage(trial).verdict != "pass" else "pass"
-    return Decision(verdict, checks, final=True)
+    is_clear = not looks_worse and not is_shed_too_often(trial) and _coverage(trial).verdict == "pass"
+    return Decision("pass" if is_clear else "inconclusive", _checks(trial), final=True)
 
 
 def _refreshed(trial: Trial, clock_ms: int) -> Decision | None:
@@ -132,10 +129,10 @@ def _refreshed(trial: Trial, clock_ms: int) -> Decision | None:
 def _checks(trial: Trial) -> tuple[Check, ...]:
     if trial.watches:
         told = (_evidence(trial), _missing(trial), _coverage(trial), _metric(trial), _rivals(trial))
-        return told + _slices(trial)
+        return told + shed_checks(trial) + _slices(trial)
     return (
         _evidence(trial), _futility(trial), _missing(trial), _coverage(trial), _metric(trial), _rarest(trial),
-        _rivals(trial), *_slices(trial),
+        _rivals(trial), *shed_checks(trial), *_slices(trial),
     )  # fmt: skip
 
 

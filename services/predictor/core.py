@@ -7,6 +7,8 @@ The anchor answers a sample of the examples, chosen by a hash of their id.
 
 In a canary the challenger's answer is served to its share of the units, the same units each time; where it has none,
 the champion's is.
+
+An arm that serves nobody, and has used up the time that it may take, is shed: it is not asked, and its error says so.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from headrace.canary import place_of, unit_of
 from headrace.schemas.control import PipelineReleased
 from headrace.schemas.record import Emit, Record, first_place
 from headrace.schemas.stream import (
+    SHED,
     ArmPrediction,
     Baselines,
     ExampleArrived,
@@ -28,6 +31,7 @@ from headrace.schemas.stream import (
     LabelArrived,
     PredictionMade,
 )
+from headrace.services.predictor.budget import Budget
 from headrace.verbs import project
 
 CLASSES_AT_MOST = 1_000  # open classes are bounded; later ones can no longer become the majority
@@ -56,7 +60,7 @@ class World:
     """The arms by alias, the epoch of the aliases, and the share of units that the challenger serves in a canary.
 
     `sample` is the share of examples that the anchor answers too. `clock_us` counts microseconds where answers are to
-    be timed, in a canary.
+    be timed, in a canary. `budget` is the time of the arms that serve nobody, None where they may take any.
 
     Replaced as a whole, between two records.
     """
@@ -66,6 +70,7 @@ class World:
     share: float | None = None
     sample: float = 0.0
     clock_us: Callable[[], int] | None = None
+    budget: Budget | None = None
 
 
 def example_world() -> World:
@@ -113,15 +118,13 @@ def _prediction(state: State, event: ExampleArrived | FeaturesComputed, record: 
     predictions: dict[str, ArmPrediction] = {}
     served = None
     if not event.history:
-        features = event.features
+        serving = (SERVES, CANARY) if _is_for_challenger(world, event.id, event.entity) else (SERVES,)
         for alias, arm in world.arms.items():
             if alias == ANCHOR and place_of(ANCHOR, event.id) >= world.sample:
                 continue
-            predictions[alias] = made = _ask(arm, features, state.release, world.clock_us)
-            if alias == SERVES and made.value is not None:
+            predictions[alias] = made = _answer(arm, event.features, state.release, world, serves=alias in serving)
+            if alias in serving and made.value is not None:
                 served = alias
-        if world.share is not None and _is_for_challenger(predictions, world.share, event.id, event.entity):
-            served = CANARY
     return PredictionMade(
         id=event.id,
         time=event.time,
@@ -139,10 +142,22 @@ def _prediction(state: State, event: ExampleArrived | FeaturesComputed, record: 
     )
 
 
-def _is_for_challenger(made: Mapping[str, ArmPrediction], share: float, id: str, entity: str | None) -> bool:
-    """Whether this unit is the challenger's, and it has an answer."""
-    arm = made.get(CANARY)
-    return arm is not None and arm.value is not None and place_of(arm.run, unit_of(id, entity)) < share
+def _is_for_challenger(world: World, id: str, entity: str | None) -> bool:
+    """Whether this unit is the challenger's in a canary; it is served where it has an answer."""
+    arm = world.arms.get(CANARY)
+    return arm is not None and world.share is not None and place_of(arm.run, unit_of(id, entity)) < world.share
+
+
+def _answer(arm: Arm, features: Features, release: int, world: World, *, serves: bool) -> ArmPrediction:
+    """The arm's answer, or that it was shed."""
+    budget = world.budget
+    if budget is None:
+        return _ask(arm, features, release, world.clock_us)
+    if not budget.begin(arm.run, serves=serves):
+        return ArmPrediction(version=arm.version, run=arm.run, learned_to=arm.learned_to, error=SHED)
+    made = _ask(arm, features, release, world.clock_us)
+    budget.end()
+    return made
 
 
 def _ask(arm: Arm, features: Features, release: int, clock_us: Callable[[], int] | None) -> ArmPrediction:

@@ -140,7 +140,8 @@ def _guarded(found: Models, event: ModelValidated) -> list[Emit]:
     if event.verdict == "error":
         return []
     found.epoch += 1
-    return remove(found, "previous", f"version {champion.version} stood the guard {over}")
+    stood = "stood the guard" if event.verdict == "pass" else "was watched by the guard, which came to no verdict"
+    return remove(found, "previous", f"version {champion.version} {stood} {over}")
 
 
 def _deciding(event: ModelValidated) -> str:
