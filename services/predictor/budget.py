@@ -1,9 +1,9 @@
 """How much time arms that serve nobody may take: the served answer, and every record behind it, waits for them.
 
-Each such arm has an account. It earns a share of the time that passes and, for each record, as long as the served arm
-took (0.1 ms at least); it pays what it takes, and is shed while it has nothing left. Where many records are at hand
-little time passes between two, so there an arm goes on that is no slower than the one that serves, or cheap; where few
-come a slow one does too.
+Each such arm may take as long as the arm that serves took, 0.1 ms at least. What it takes beyond that it pays from an
+account, which earns a share of the time that passes; with nothing left it is shed. Where many records are at hand
+little time passes between two, so there only arms go on that are cheap or as fast as the champion; where few come a
+slow one does too.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-CHEAP_US = (
-    100  # of each record: most linear models and trees answer within it, and a service takes as long for a record
-)
+CHEAP_US = 100  # what a row costs the whole chain at full speed (docs/performance.md); most models are cheaper
 CALLS = 100  # one that takes longer than so many before it is a pause of the machine, and costs no more than those
 
 
@@ -50,8 +48,7 @@ class Budget:
         account = self._accounts.get(run)
         if account is None:
             account = self._accounts[run] = Account(self.burst_us, now)
-        earned = self.share * (now - account.seen_us) + max(self._served_us, CHEAP_US)
-        account.credit_us = min(account.credit_us + earned, self.burst_us)
+        account.credit_us = min(account.credit_us + self.share * (now - account.seen_us), self.burst_us)
         account.seen_us = now
         if account.credit_us <= 0:
             self.shed += 1
@@ -66,5 +63,6 @@ class Budget:
         if account is None:
             self._served_us = took_us
             return
-        account.credit_us -= min(took_us, CALLS * account.usual_us)
+        dear_us = min(took_us, CALLS * account.usual_us) - max(self._served_us, CHEAP_US)
+        account.credit_us -= max(dear_us, 0)
         account.usual_us += (took_us - account.usual_us) / CALLS

@@ -56,8 +56,8 @@ def test_a_slow_arm_is_asked_each_time_where_records_come_seldom():
 def test_a_slow_arm_in_a_fast_stream_takes_its_share_of_the_time_and_the_lag_does_not_grow():
     records, gap_us, slow_us = 20_000, 5_000, 40_000
     made = Predictor().run(records, gap_us, challenger=slow_us)
-    allowed = 0.1 * made.now + CHEAP_US * records + BURST_US + 2 * slow_us  # one for nothing, one that has begun
-    assert allowed / 2 < made.took <= allowed
+    allowed = 0.1 * made.now + CHEAP_US * made.asked["challenger"] + BURST_US
+    assert allowed / 2 < made.took <= allowed + 2 * slow_us  # the first for nothing, the last begun with little left
     assert made.budget.shed > 0.95 * records
     assert max(made.delays) <= BURST_US + 2 * slow_us
     assert max(made.delays[1_000:]) <= slow_us + gap_us
@@ -71,7 +71,7 @@ def test_what_a_backlog_sheds_first_is_what_is_dear():
     assert made.budget.shed == 0
     made.run(10_000, 0, **arms)
     assert made.asked["cheap"] == 10_500
-    assert 0.7 * 10_000 < made.budget.shed == 10_500 - made.asked["dear"]
+    assert 0.9 * 10_000 < made.budget.shed == 10_500 - made.asked["dear"]
     shed = made.budget.shed
     made.run(500, 20_000, **arms)
     assert made.budget.shed - shed < 5
@@ -87,7 +87,7 @@ def test_one_slow_call_sheds_nothing(pause_us):
 def test_calls_that_are_slow_again_and_again_are_no_pause():
     made = Predictor().run(20_000, 0, challenger=lambda number: 20 if number % 20 else 40_000)
     assert made.budget.shed > 10_000
-    assert made.took <= 0.1 * made.now + CHEAP_US * 20_000 + BURST_US + 2 * 40_000
+    assert made.took <= 0.1 * made.now + CHEAP_US * made.asked["challenger"] + BURST_US + 2 * 40_000
 
 
 def test_a_slow_arm_takes_nothing_from_another_one():
@@ -100,7 +100,7 @@ def test_with_the_whole_share_nothing_is_shed_and_with_none_only_what_costs_more
     assert Predictor(share=1.0).run(500, 0, challenger=40_000).budget.shed == 0
     none = Predictor(share=0.0, champion_us=300)
     assert none.run(3_000, SECOND, challenger=300).budget.shed == 0
-    assert none.run(3_000, SECOND, challenger=900).budget.shed > 1_500
+    assert none.run(3_000, SECOND, challenger=900).budget.shed > 2_900
 
 
 def test_an_arm_that_answers_a_unit_in_a_canary_pays_nothing_for_it():
