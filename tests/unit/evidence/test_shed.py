@@ -131,6 +131,16 @@ def test_a_challenger_that_becomes_too_slow_in_its_canary_loses_it(after_a_while
     assert "latency" not in stream.checks()
 
 
+def test_rows_it_was_shed_in_say_nothing_of_how_much_a_run_s_losses_vary(after_a_while):
+    stream = after_a_while()
+    for number in range(1_500):
+        row(stream, ("challenger",) if 300 <= number < 600 else (), {"champion": 0.8, "challenger": 0.8}, epoch=2)
+    row(stream, (), {"champion": 0.8, "challenger": 0.8}, epoch=3, runs={"champion": "b", "challenger": "c"})
+    trial = stream.state.evidence.trials["online"]
+    assert (trial.old, trial.new) == ("b", "c")
+    assert trial.inflated < 2
+
+
 def test_scores_begin_with_the_first_answer_and_count_what_was_shed_later(new_stream):
     stream = new_stream("classes")
     said = {"dry": 0.7, "wet": 0.3}
