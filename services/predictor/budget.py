@@ -63,6 +63,6 @@ class Budget:
         if account is None:
             self._served_us = took_us
             return
-        dear_us = min(took_us, CALLS * account.usual_us) - max(self._served_us, CHEAP_US)
-        account.credit_us -= max(dear_us, 0)
+        # signed: a busy machine halts both arms now and then, and one that is as fast must not pay for its half alone
+        account.credit_us += max(self._served_us, CHEAP_US) - min(took_us, CALLS * account.usual_us)
         account.usual_us += (took_us - account.usual_us) / CALLS

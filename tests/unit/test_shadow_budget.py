@@ -44,6 +44,15 @@ def test_an_arm_as_fast_as_the_champion_is_never_shed_however_many_records_are_a
     assert (made.budget.shed, made.asked) == (0, {"challenger": 5_000})
 
 
+def test_a_machine_that_halts_both_arms_now_and_then_sheds_none():
+    """Each answer takes 150 µs, and one in fifty 5 ms: of the champion and of the challenger in turn."""
+    made = Predictor()
+    for number in range(20_000):
+        made.champion_us = 5_000 if number % 50 == 25 else 150
+        made.run(1, 0, challenger=5_000 if number % 50 == 0 else 150)
+    assert made.budget.shed == 0
+
+
 def test_a_cheap_arm_is_never_shed_beside_a_champion_that_is_cheaper():
     assert Predictor(champion_us=5).run(20_000, 0, challenger=CHEAP_US).budget.shed == 0
 
