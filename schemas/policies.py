@@ -104,7 +104,8 @@ class Rollout(Declared):
 
     The champion's newer revisions serve at most every `refresh_s`. An `anchor`, an older revision, answers this share
     of the examples too, so that revisions which learn what is wrong are found out; 0: there is none. It stays for
-    `anchor_s` at least.
+    `anchor_s` at least. Each arm that serves nobody may take `shadow_share` of the predictor's time, beside as much as
+    the champion takes; beyond that it is shed.
     """
 
     steps: tuple[float, ...] = (0.1, 0.5)
@@ -113,6 +114,7 @@ class Rollout(Declared):
     refresh_s: float = Field(1.0, ge=0)
     anchor: float = Field(0.0, ge=0, le=1)
     anchor_s: float = Field(3_600, ge=0)
+    shadow_share: float = Field(0.1, gt=0, le=1)
 
 
 class Labels(Declared):

@@ -86,6 +86,9 @@ class FeaturesComputed(StreamEvent, frozen=True):
     history: bool = False
 
 
+SHED = "shed: too slow to run in shadow"  # the error of an arm that was not asked
+
+
 class ArmPrediction(StreamEvent, frozen=True):
     """What one arm answered: P(true) for bool, {class: p} for classes, a number for regression, or an error.
 

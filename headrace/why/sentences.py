@@ -40,6 +40,7 @@ from headrace.schemas.control import (
     WindowValidated,
 )
 from headrace.schemas.stream import (
+    SHED,
     ArmPrediction,
     ExampleArrived,
     ExampleLabelled,
@@ -186,6 +187,7 @@ def _made(event: PredictionMade) -> str:
 def _answered(alias: str, arm: ArmPrediction) -> str:
     which = alias if arm.version is None else f"{alias} version {arm.version}"
     said = f"answered {arm.value}" if arm.error is None else f"raised: {arm.error}"
+    said = f"was not asked ({SHED})" if arm.error == SHED else said
     return f"{which} (run {arm.run}), having learned up to offset {arm.learned_to:,}, {said}"
 
 

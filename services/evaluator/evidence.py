@@ -15,7 +15,7 @@ from typing import Any
 from headrace.schemas.control import ModelValidated
 from headrace.schemas.policies import Labels, Metric, Policies
 from headrace.schemas.record import Emit, Record
-from headrace.schemas.stream import ArmPrediction, ExampleLabelled, Label
+from headrace.schemas.stream import SHED, ArmPrediction, ExampleLabelled, Label
 from headrace.services.evaluator import trial as trials
 from headrace.services.evaluator.canary import step_of
 from headrace.services.evaluator.doubt import SLICE_ROWS
@@ -95,7 +95,9 @@ def weigh(
             trial.epoch = max(trial.epoch, epoch)
             if kind == "canary":
                 _count(trial, event, both)
-            if both[0].learned_to == both[1].learned_to or trial.is_frozen or kind == "refresh":
+            if both[0].error == SHED:
+                trial.shed[0] += 1  # what another one is measured by must not lose by it
+            elif both[0].learned_to == both[1].learned_to or trial.is_frozen or kind == "refresh":
                 pair = _pair(trial, event, both, slices)
             else:
                 trial.unequal += 1
@@ -247,6 +249,7 @@ def _pair(trial: Trial, event: Labelled | ExampleLabelled, both: Both, slices: t
         parts=(_part(metric, loss.task, old, label), _part(metric, loss.task, new, label)),
         rivals=(loss.of(usual, label), loss.of(baselines.last, label)),
         slices=slices,
+        shed=both[1].error == SHED,
     )
 
 
@@ -263,7 +266,7 @@ def _inflated(loss: PairedLoss, rows: Sequence[Row], run: str) -> float | None:
     inflation = Inflation()
     for row in rows:
         arm = next((arm for arm in row.predictions.values() if arm.run == run), None)
-        if arm is not None:
+        if arm is not None and arm.error != SHED:
             inflation.add(loss.of(usable(loss.task, arm.value), row.label))
     return inflation.factor() if inflation.is_known() else None
 

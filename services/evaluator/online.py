@@ -16,7 +16,7 @@ from typing import Any
 
 from headrace.schemas.control import Alias, LabelsCounted, MetricsUpdated, PipelineReleased, PipelineRetired
 from headrace.schemas.record import BEFORE_ALL_MS, OUTPUTS_PER_STEP, Emit, Record, first_place
-from headrace.schemas.stream import ArmPrediction, ExampleLabelled, LabelCorrected, Tick, key_of
+from headrace.schemas.stream import SHED, ArmPrediction, ExampleLabelled, LabelCorrected, Tick, key_of
 from headrace.services.evaluator.counting import Counting
 from headrace.services.evaluator.coverage import Coverage
 from headrace.services.evaluator.evidence import Evidence, pass_time, weigh
@@ -162,7 +162,7 @@ def _score(
         value = checked(state.task, arm.value)
         scores = state.arms.get((alias, arm.run))
         if scores is None:
-            if value is None and arm.error is None:
+            if value is None and arm.error in (None, SHED):
                 continue
             scores = _begin(state, alias, arm, has_probabilities(state.task, value), record, emits)
         if value is None:

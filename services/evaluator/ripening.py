@@ -24,7 +24,8 @@ _PARTITION_BITS, _STAGE_BITS = 14, 2
 class Pair(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a comparison needs of one row, of the old arm and of the new one; `said` None: no usable answer.
 
-    `rivals` are the losses of the majority (mean) and of no change; `slices` those that the row is in.
+    `rivals` are the losses of the majority (mean) and of no change; `slices` those that the row is in. `shed`: the
+    new one was not asked, for it had used up its time in shadow.
     """
 
     label: Label
@@ -33,6 +34,7 @@ class Pair(msgspec.Struct, frozen=True, array_like=True, gc=False):
     parts: tuple[float, float]
     rivals: tuple[float, float]
     slices: tuple[str, ...] = ()
+    shed: bool = False
 
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):

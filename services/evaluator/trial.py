@@ -35,7 +35,8 @@ class Trial:
     `inflated` is the inflation of the old run's own losses, None where it is not known. `rung`: the next of the
     ladder of limits to tell a pass at. `timely` and `late` count rows by arm and by the class that it had said. `step`
     is the canary's, `pinned` the offset of the revision that a refresh test began with. `slices` holds the slices that
-    are judged, fixed when the trial begins: how many there are sets their limit.
+    are judged, fixed when the trial begins: how many there are sets their limit. `shed` counts by
+    arm the rows in which it had used up its time in shadow: the old one's are no pairs, the new one's missing answers.
     """
 
     kind: Kind
@@ -61,6 +62,7 @@ class Trial:
     losses: int = 0
     unequal: int = 0
     missing: list[int] = field(default_factory=lambda: [0, 0])
+    shed: list[int] = field(default_factory=lambda: [0, 0])
     sums: list[float] = field(default_factory=lambda: [0.0] * 4)
     timely: Counter[tuple[int, Label]] = field(default_factory=Counter)
     late: Counter[tuple[int, Label]] = field(default_factory=Counter)
@@ -97,6 +99,7 @@ class Trial:
                 self.missing[arm] += 1
             else:
                 self.metrics[arm].add(pair.label, said, part)
+        self.shed[1] += pair.shed
         self._say(self.timely, pair)
 
     def came_late(self, pair: Pair) -> None:

@@ -195,6 +195,8 @@ def _futility(trial: Trial) -> Check:
 def _missing(trial: Trial) -> Check:
     judged = (1,) if trial.watches else (0, 1)
     share = max(trial.missing[arm] for arm in judged) / max(trial.n, 1)
+    old, new = trial.shed
+    shed = f"; not asked, as too slow to run in shadow: the new run in {new} of these, the old one in {old} rows more"
     return Check(
         name="missing answers",
         verdict="fail" if trial.misses(judged) else "pass",
@@ -202,7 +204,8 @@ def _missing(trial: Trial) -> Check:
         limit=MISSING_ALLOWED,
         n=trial.n,
         detail=f"without a usable answer: {trial.missing[1]} of the new run, {trial.missing[0]} of the old one, "
-        f"each a loss of 1; {trial.unequal} rows more, answered from unequal offsets, are no evidence",
+        f"each a loss of 1; {trial.unequal} rows more, answered from unequal offsets, are no evidence"
+        + (shed if old or new else ""),
         source=OWN_RULE,
         looks=_looks(trial),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,8 +18,10 @@ from headrace.infra.follow import Follower
 from headrace.infra.pipeline_files import load_stored
 from headrace.infra.service import Wiring
 from headrace.schemas.control import AliasRemoved, ModelUpdated, PipelineReleased, SnapshotTaken
+from headrace.schemas.policies import Policies
 from headrace.schemas.stream import Features
 from headrace.schemas.topics import full_name
+from headrace.services.predictor.budget import Budget
 from headrace.services.predictor.core import ANCHOR, CANARY, Arm, World
 from headrace.verbs import same_columns, signature, verbs
 
@@ -46,7 +48,10 @@ class NotLoadable(RuntimeError):
 
 @dataclass(slots=True)
 class Table:
-    """What is known of one pipeline, and what of it is loaded. `troubled_since` begins with a failed load."""
+    """What is known of one pipeline, and what of it is loaded. `troubled_since` begins with a failed load.
+
+    `budget` is what the arms that serve nobody may take; None in the in-process system, where runs must repeat.
+    """
 
     aliases: dict[str, ModelUpdated] = field(default_factory=dict)
     snapshots: deque[SnapshotTaken] = field(default_factory=lambda: deque(maxlen=RECENT))
@@ -58,6 +63,7 @@ class Table:
     not_before: float = -math.inf  # a simulated clock may stand before 1970
     troubled_since: float | None = None
     trouble: str = ""
+    budget: Budget | None = None
 
 
 def wanted(
@@ -91,11 +97,14 @@ def _holds(taken: SnapshotTaken, following: list[ModelUpdated]) -> bool:
 class Arms:
     """The arms of every pipeline. Reads its tables to their ends, and loads, before it returns from the constructor."""
 
-    def __init__(self, wiring: Wiring) -> None:
-        """Connects; raises BusError where the tables cannot be read."""
+    def __init__(
+        self, wiring: Wiring, now: Callable[[], float] = time.perf_counter, cpu: Callable[[], float] = time.thread_time
+    ) -> None:
+        """Connects; raises BusError where the tables cannot be read. The clocks are for arms in shadow."""
         self._artifacts, self._namespace = wiring.artifacts, wiring.namespace
         self._simulated = wiring.clock_ms is not None
         self._clock = wiring.timing.get("clock", time.monotonic)
+        self._now, self._cpu = now, cpu
         topics = [full_name(name, namespace=self._namespace) for name in ("pipelines", "model-updates")]
         self._control = Follower(wiring.bus, self._namespace, topics)
         self._snapshots = Follower(wiring.bus, self._namespace)
@@ -129,7 +138,8 @@ class Arms:
         told: dict[str, Any] = {"loads": {"done": self.loads, "failed": self.failures}}
         for name, table in self._tables.items():
             arms = {alias: f"{arm.version}@{arm.learned_to}" for alias, arm in table.world.arms.items()}
-            told[name] = arms | ({"trouble": table.trouble} if table.trouble else {})
+            shed = {} if table.budget is None else {"shed": table.budget.shed}
+            told[name] = arms | shed | ({"trouble": table.trouble} if table.trouble else {})
         return told
 
     def _take(self, records: list[Any]) -> int:
@@ -138,6 +148,7 @@ class Arms:
             table = self._tables.setdefault(event.pipeline, Table())
             if isinstance(event, PipelineReleased):
                 table.releases[event.release] = event
+                self._allow(table, event.definition.policies)
             elif isinstance(event, ModelUpdated):
                 known = table.aliases.get(event.alias)
                 if known is None or event.epoch > known.epoch:
@@ -153,6 +164,14 @@ class Arms:
                 table.snapshots.append(event)
             table.changed = True
         return len(records)
+
+    def _allow(self, table: Table, policies: Policies) -> None:
+        """Arms in shadow may take so much; what can be saved up is what a policy lets one answer take."""
+        share, burst_s = policies.rollout.shadow_share, policies.gates.predict_ms / 1000
+        if table.budget is not None:
+            table.budget.share, table.budget.burst_s = share, burst_s
+        elif not self._simulated:
+            table.budget = Budget(share, burst_s, self._now, self._cpu)
 
     def _refresh(self) -> int:
         now = self._clock()
@@ -212,7 +231,10 @@ class Arms:
         share = None if challenger is None else challenger.share
         sample = table.releases[anchor.release].definition.policies.rollout.anchor if anchor is not None else 0.0
         is_timed = share is not None and not self._simulated
-        return World(_in_order(arms), table.epoch, share, sample, _clock_us if is_timed else None)
+        budget = table.budget if len(arms) > 1 else None
+        if budget is not None:
+            budget.retain(arm.run for arm in arms.values())
+        return World(_in_order(arms), table.epoch, share, sample, _clock_us if is_timed else None, budget)
 
 
 def _clock_us() -> int:

@@ -7,6 +7,8 @@ The anchor answers a sample of the examples, chosen by a hash of their id.
 
 In a canary the challenger's answer is served to its share of the units, the same units each time; where it has none,
 the champion's is.
+
+An arm that serves nobody, and has used up the time that it may take, is shed: it is not asked, and its error says so.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from headrace.canary import place_of, unit_of
 from headrace.schemas.control import PipelineReleased
 from headrace.schemas.record import Emit, Record, first_place
 from headrace.schemas.stream import (
+    SHED,
     ArmPrediction,
     Baselines,
     ExampleArrived,
@@ -28,6 +31,7 @@ from headrace.schemas.stream import (
     LabelArrived,
     PredictionMade,
 )
+from headrace.services.predictor.budget import Budget
 from headrace.verbs import project
 
 CLASSES_AT_MOST = 1_000  # open classes are bounded; later ones can no longer become the majority
@@ -56,7 +60,7 @@ class World:
     """The arms by alias, the epoch of the aliases, and the share of units that the challenger serves in a canary.
 
     `sample` is the share of examples that the anchor answers too. `clock_us` counts microseconds where answers are to
-    be timed, in a canary.
+    be timed, in a canary. `budget` is the time of the arms that serve nobody, None where they may take any.
 
     Replaced as a whole, between two records.
     """
@@ -66,6 +70,7 @@ class World:
     share: float | None = None
     sample: float = 0.0
     clock_us: Callable[[], int] | None = None
+    budget: Budget | None = None
 
 
 def example_world() -> World:
@@ -113,11 +118,12 @@ def _prediction(state: State, event: ExampleArrived | FeaturesComputed, record: 
     predictions: dict[str, ArmPrediction] = {}
     served = None
     if not event.history:
-        features = event.features
+        if world.budget is not None:
+            world.budget.begin()
         for alias, arm in world.arms.items():
             if alias == ANCHOR and place_of(ANCHOR, event.id) >= world.sample:
                 continue
-            predictions[alias] = made = _ask(arm, features, state.release, world.clock_us)
+            predictions[alias] = made = _answer(alias, arm, event.features, state.release, world)
             if alias == SERVES and made.value is not None:
                 served = alias
         if world.share is not None and _is_for_challenger(predictions, world.share, event.id, event.entity):
@@ -143,6 +149,19 @@ def _is_for_challenger(made: Mapping[str, ArmPrediction], share: float, id: str,
     """Whether this unit is the challenger's, and it has an answer."""
     arm = made.get(CANARY)
     return arm is not None and arm.value is not None and place_of(arm.run, unit_of(id, entity)) < share
+
+
+def _answer(alias: str, arm: Arm, features: Features, release: int, world: World) -> ArmPrediction:
+    """The arm's answer, or that it was shed: never where it serves, as both arms do in a canary."""
+    budget = world.budget
+    if budget is None:
+        return _ask(arm, features, release, world.clock_us)
+    serves = alias == SERVES or (alias == CANARY and world.share is not None)
+    if not serves and not budget.allows(arm.run):
+        return ArmPrediction(version=arm.version, run=arm.run, learned_to=arm.learned_to, error=SHED)
+    made = _ask(arm, features, release, world.clock_us)
+    budget.charge(arm.run, serves=serves)
+    return made
 
 
 def _ask(arm: Arm, features: Features, release: int, clock_us: Callable[[], int] | None) -> ArmPrediction:

@@ -22,6 +22,7 @@ from headrace.schemas.control import (
     SnapshotTaken,
     TrainingAsked,
 )
+from headrace.schemas.stream import SHED, PredictionMade
 from tests.simulation.history import served
 
 KILLS = int(os.environ.get("PROMOTION_KILLS", "60"))
@@ -96,6 +97,9 @@ def live(stack, until, kills, rounds):
     assert shares == {0.5: number}, "each went through its canary, once"
     steps = [event for event in told if isinstance(event, ModelValidated) and event.share is not None]
     assert all("latency" in {check.name for check in event.checks} for event in steps)
+    made = (record.event for record in stack.records("<p>.predictions", "side"))
+    answers = [arm for event in made if isinstance(event, PredictionMade) for arm in event.predictions.values()]
+    assert not any(arm.error == SHED for arm in answers), "each arm is as fast as the champion"
     said = {"rounds": number, **account(story, stack, began, repeats)}
     print("\n" + json.dumps(said, indent=2))
     return said

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -24,9 +25,9 @@ from headrace.schemas.control import (
     RunSnapshot,
     SnapshotTaken,
 )
-from headrace.schemas.policies import Policies
+from headrace.schemas.policies import Gates, Policies, Rollout
 from headrace.schemas.record import Record
-from headrace.schemas.stream import ArmPrediction, Baselines, ExampleArrived, LabelArrived, Tick
+from headrace.schemas.stream import SHED, ArmPrediction, Baselines, ExampleArrived, LabelArrived, Tick
 from headrace.schemas.topics import full_name
 from headrace.services.predictor import arms as arms_module
 from headrace.services.predictor import core
@@ -608,3 +609,59 @@ def test_a_canary_step_that_moves_the_alias_and_nothing_else_is_taken_up_with_it
     arms.tick()
     assert (list(arms.world("rain").arms), arms.world("rain").share) == (["champion"], None)
     arms.close()
+
+
+# --- what arms in shadow may take -------------------------------------------------------------------------
+
+
+def test_only_where_an_arm_serves_nobody_its_time_is_counted_and_by_the_policy_in_force(plant):
+    plant.learn()
+    plant.promote()
+    arms = Arms(plant.wiring)
+    assert arms.world("rain").budget is None
+    plant.promote(alias="challenger", run="b", epoch=2, version=2)
+    plant.now += 10
+    arms.tick()
+    budget = arms.world("rain").budget
+    assert (budget.share, budget.burst_s) == (0.1, 0.05)
+    policies = Policies(rollout=Rollout(shadow_share=0.4), gates=Gates(predict_ms=5))
+    changed = plant.definition.model_copy(update={"policies": policies})
+    plant.say("pipelines", release(2).model_copy(update={"definition": changed}))
+    plant.now += 10
+    arms.tick()
+    assert arms.world("rain").budget is budget
+    assert (budget.share, budget.burst_s) == (0.4, 0.005)
+
+
+def test_in_the_in_process_system_no_time_is_counted(plant):
+    plant.learn()
+    plant.promote()
+    plant.promote(alias="challenger", run="b", epoch=2, version=2)
+    arms = Arms(replace(plant.wiring, clock_ms=lambda: 0))
+    assert list(arms.world("rain").arms) == ["champion", "challenger"]
+    assert arms.world("rain").budget is None
+    assert "shed" not in arms.counts()["rain"]
+
+
+def test_what_was_shed_is_counted_and_a_newer_revision_has_no_new_credit(plant):
+    now_s = [0.0]
+    plant.learn()
+    plant.promote()
+    plant.promote(alias="challenger", run="b", epoch=2, version=2)
+    arms = Arms(plant.wiring, now=lambda: now_s[0], cpu=lambda: now_s[0])
+    budget = arms.world("rain").budget
+    budget.begin()
+    for _ in range(2):  # two answers that took a second
+        now_s[0] += 1
+        budget.charge("b", serves=False)
+
+    def asked():
+        return predict(State(release=1), example(), arms.world("rain")).predictions["challenger"]
+
+    assert (asked().error, arms.counts()["rain"]["shed"]) == (SHED, 1)
+    plant.promote(alias="challenger", run="b", epoch=3, version=3)
+    plant.now += 60
+    arms.tick()
+    assert (asked().version, asked().error, arms.counts()["rain"]["shed"]) == (3, SHED, 3)
+    now_s[0] += 20
+    assert asked().error is None

@@ -12,7 +12,7 @@ from headrace.schemas.contract import ContractSpec, FeatureSpec, LabelSpec
 from headrace.schemas.control import ModelValidated, PipelineReleased
 from headrace.schemas.policies import Policies
 from headrace.schemas.record import Record
-from headrace.schemas.stream import ArmPrediction, Baselines, ExampleLabelled, PredictionMade, Tick
+from headrace.schemas.stream import SHED, ArmPrediction, Baselines, ExampleLabelled, PredictionMade, Tick
 from headrace.services.evaluator.online import State, step
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -64,15 +64,17 @@ class Stream:
     ):
         """One prediction by the arms of `values`; its label comes `after` so many more, or never (None).
 
-        In a canary (`share`) the challenger is served to its units, but for those where `lost(number)` is true. A
-        prediction has these `features`, and its answers took so long (`took_us`, by arm).
+        "error" and "shed" are no answers. In a canary (`share`) the challenger is served to its units, but for those
+        where `lost(number)` is true. A prediction has these `features`, and its answers took so long (`took_us`, by
+        arm).
         """
         number, at_ms = self.predicted, self.predicted * ROW_MS
         arms = {
             alias: ArmPrediction(
                 version=1, run=runs[alias], learned_to=(learned_to or {}).get(alias, number),
-                value=None if isinstance(value, str) and value == "error" else value,
-                error="ValueError: no" if value == "error" else None, took_us=(took_us or {}).get(alias),
+                value=None if value in ("error", "shed") else value,
+                error={"error": "ValueError: no", "shed": SHED}.get(value) if isinstance(value, str) else None,
+                took_us=(took_us or {}).get(alias),
             )
             for alias, value in values.items()
         }  # fmt: skip
