@@ -57,7 +57,7 @@ class Budget:
 
     def allows(self, run: str) -> bool:
         """Whether an arm in shadow is to be asked; else it is shed."""
-        account = self._account(run)
+        account = self._accounts.get(run) or self._open(run)
         account.credit_s = min(account.credit_s + self.share * (self._now_s - account.seen_s), self.burst_s)
         account.seen_s = self._now_s
         self.shed += account.credit_s <= 0
@@ -65,7 +65,7 @@ class Budget:
 
     def charge(self, run: str, *, serves: bool) -> None:
         """An arm has answered, or raised; what comes now is the next one's."""
-        cpu_s, account = self._cpu(), self._account(run)
+        cpu_s, account = self._cpu(), self._accounts.get(run) or self._open(run)
         cost_s = account.cost(cpu_s - self._cpu_s)
         self._cpu_s = cpu_s
         if serves:
@@ -73,8 +73,6 @@ class Budget:
         else:
             account.credit_s += self._served_s - cost_s
 
-    def _account(self, run: str) -> Account:
-        account = self._accounts.get(run)
-        if account is None:
-            account = self._accounts[run] = Account(self.burst_s, self._now_s)
+    def _open(self, run: str) -> Account:
+        account = self._accounts[run] = Account(self.burst_s, self._now_s)
         return account

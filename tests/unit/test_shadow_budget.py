@@ -2,7 +2,7 @@
 
 import pytest
 
-from headrace.services.predictor.budget import CALLS, CHEAP_S, Budget
+from headrace.services.predictor.budget import CHEAP_S, Budget
 
 SHARE, BURST_S = 0.1, 0.05
 
@@ -128,18 +128,33 @@ def test_with_the_whole_share_nothing_is_shed():
     assert Predictor(share=1.0).run(500, 0, challenger=0.04).budget.shed == 0
 
 
-def test_an_arm_that_serves_pays_nothing_and_a_run_that_has_gone_is_forgotten():
-    made = Predictor().run(CALLS, 0, slow=0.04, other=20e-6)
-    assert made.budget.shed > 0
-    for _ in range(1_000):
+def test_what_is_saved_up_in_quiet_times_is_no_more_than_one_answer_may_take():
+    made = Predictor().run(10, 100.0, challenger=1e-3)
+    asked, began = made.asked["challenger"], made.now
+    made.run(10_000, 0, challenger=1e-3)
+    assert (made.asked["challenger"] - asked) * (1e-3 - CHEAP_S) <= SHARE * (made.now - began) + BURST_S + 2e-3
+
+
+def test_a_champion_that_was_slow_once_allows_nothing_for_the_records_behind():
+    made = Predictor(champion_s=1e-3).run(500, 0, challenger=1e-3)
+    assert made.budget.shed == 0
+    made.champion_s = 20e-6
+    made.run(5_000, 0, challenger=1e-3)
+    assert made.budget.shed > 4_000
+
+
+def test_an_arm_that_serves_pays_nothing():
+    made = Predictor()
+    for _ in range(100):
         made.budget.begin()
         made.compute(0.04)
-        made.budget.charge("serving", serves=True)
-    assert made.budget.allows("serving")
-    made.budget.begin()
+        made.budget.charge("challenger", serves=True)
+        assert made.budget.allows("challenger")
+
+
+def test_a_run_that_has_gone_is_forgotten_and_the_others_keep_what_they_have():
+    made = Predictor().run(20, 0, slow=0.04)
     made.budget.retain(["champion", "slow"])
-    made.run(1, 0, slow=0.04)
+    assert not made.budget.allows("slow")
     made.budget.retain(["champion"])
-    shed = made.budget.shed
-    made.run(1, 0, slow=0.04)
-    assert made.budget.shed == shed
+    assert made.budget.allows("slow")
