@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import tempfile
 import time
+import uuid
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from bench_trainer import NOON, NOW_MS, Plant, Row, rows
-from common import Child, Line, arguments, broker, note, quantile, tell
-from river import linear_model, preprocessing
+from common import COLUMNS, Child, Line, Row, arguments, broker, made_up, make_model, note, quantile, tell
+from stack import KEY, NOON, SOURCE
 
 from headrace import model_bytes
-from headrace.infra.artifacts import Manifest
+from headrace.infra import create_topics, pipeline_files
+from headrace.infra.artifacts import Artifacts, Manifest
 from headrace.infra.bus import Bus
 from headrace.infra.kafka_bus import KafkaBus
-from headrace.infra.pipeline_files import load_stored
-from headrace.infra.service import loop, tidy_memory
+from headrace.infra.service import Wiring, loop, tidy_memory
+from headrace.infra.settings import Settings
+from headrace.infra.store import Store
 from headrace.schemas.codec import TYPE_OF, decode, encode, headers_of
 from headrace.schemas.contract import LabelSpec
-from headrace.schemas.control import ModelUpdated
+from headrace.schemas.control import ModelUpdated, PipelineReleased
 from headrace.schemas.record import Record
 from headrace.schemas.stream import SHED, ExampleArrived
 from headrace.schemas.topics import full_name
@@ -45,6 +47,7 @@ WAYS: dict[str, tuple[float | None, bool]] = {
     "a shadow of 40 ms, nothing shed": (0.04, False),
 }
 LIMIT_S = 300.0
+NOW_MS = int(time.time() * 1000)  # older records would be past their topic's retention
 WARM_UP_S = 1
 
 
@@ -54,6 +57,39 @@ class Seen(NamedTuple):
     delays: list[float]
     shed: float
     rate: float
+
+
+class Plant:
+    """A namespace of its own with a released pipeline, and the wiring of one predictor."""
+
+    def __init__(self, bus: Bus, home: Path) -> None:
+        self.bus, self.namespace = bus, f"b{uuid.uuid4().hex[:8]}-"
+        settings = Settings(home=home, namespace=self.namespace, instance="bench", artifact_key=KEY)
+        self.artifacts, file = Artifacts(settings.artifact_url, KEY.encode()), home / "bench.py"
+        columns = "\n".join(f"    {column}: float" for column in COLUMNS)
+        file.write_text(SOURCE.format(name="bench", columns=columns, refresh_s=1.0))
+        pipeline = pipeline_files.load_file(file)
+        create_topics.create(bus, self.namespace)
+        create_topics.create_pipeline(bus, "bench", 1, pipeline.policies(), self.namespace)
+        _, uri = self.artifacts.put_source(file.read_bytes())
+        definition = pipeline_files.definition(pipeline, file.read_bytes(), uri)
+        self.released = PipelineReleased(
+            pipeline="bench", release=1, definition=definition, partitions=1, request="r", by="bench"
+        )
+        self.wiring = Wiring(
+            settings, bus, self.artifacts, KEY.encode(),
+            lambda fold, place: Store.open(home / "state" / fold / f"{place[0]}-{place[1]}", KEY.encode()),
+            timing={"commit_s": settings.commit_s, "commit_records": settings.commit_records},
+        )  # fmt: skip
+        self.say("pipelines", self.released)
+
+    def say(self, topic: str, *events: Any, source: str = "/bench/-/0") -> None:
+        """Publish events to one topic, as a service writes them; returns when all are acknowledged."""
+        producer, name = self.bus.producer("bench"), full_name(topic, "bench", self.namespace)
+        for number, event in enumerate(events):
+            headers = headers_of(TYPE_OF[type(event)], source, number << 16)
+            producer.produce(name, 0, b"bench", encode(event), headers, NOW_MS)
+        producer.flush()
 
 
 class World:
@@ -86,22 +122,26 @@ class World:
         return replace(world, arms=arms, budget=world.budget if self._has_budget else None)
 
 
+def learned() -> Any:
+    model = make_model()
+    for x, y in made_up(1_000):
+        model.learn_one(x, y)
+    return model
+
+
 def serve(address: str, takes_s: float | None, has_budget: bool, pipe: Any) -> None:
     """A predictor with a champion and perhaps a challenger: says its namespace, starts and ends as it is told."""
     with tempfile.TemporaryDirectory() as folder:
         plant = Plant(KafkaBus(address), Path(folder))
-        model = load_stored(plant.artifacts, plant.released.definition).recipe(0)
-        for x, y in rows(1_000):
-            model.learn_one(x, y)
-        uri = plant.artifacts.put(model_bytes.dumps(model), Manifest(kind="model", pipeline="bench", run="r"))
-        for number, alias in enumerate(("champion", "challenger") if takes_s is not None else ("champion",), 1):
-            plant.say(
-                "model-updates",
-                ModelUpdated(
-                    pipeline="bench", alias=alias, version=number, run=f"r{number}", release=1, snapshot_offset=1_000,
-                    uri=uri, follows=False, epoch=number, reason="bench",
-                ),
-            )  # fmt: skip
+        uri = plant.artifacts.put(model_bytes.dumps(learned()), Manifest(kind="model", pipeline="bench", run="r"))
+        updates = [
+            ModelUpdated(
+                pipeline="bench", alias=alias, version=number, run=f"r{number}", release=1, snapshot_offset=1_000,
+                uri=uri, follows=False, epoch=number, reason="bench",
+            )
+            for number, alias in enumerate(("champion", "challenger") if takes_s is not None else ("champion",), 1)
+        ]  # fmt: skip
+        plant.say("model-updates", *updates)
         plant.say("<p>.data-validated", plant.released, source="/validator/bench/0/0")
         pipe.send((True, plant.namespace))
         pipe.recv()
@@ -177,10 +217,7 @@ def through(bus: Bus, child: Child, data: list[Row], rate: float | None) -> Seen
 
 def folded(data: list[Row], rounds: int) -> list[Line]:
     """CPU of the fold alone, in the least of the rounds: one arm, and two with and without a budget."""
-    model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
-    for x, y in data[:1_000]:
-        model.learn_one(x, y)
-    answer, _ = verbs(model, LabelSpec(type="bool"), True)
+    answer, _ = verbs(learned(), LabelSpec(type="bool"), True)
     events = [ExampleArrived(id=str(number), time=NOON, features=x) for number, (x, _) in enumerate(data)]
     records = [Record(e, 0, "", "bench", 0, n, b"", b"", "/v/b/0/0", n << 16) for n, e in enumerate(events)]
     one = {"champion": core.Arm(1, "a", 0, {}, frozenset({0}), answer)}
@@ -214,7 +251,7 @@ def folded(data: list[Row], rounds: int) -> list[Line]:
 
 def main() -> None:
     asked = arguments(__doc__, rate=200, seconds=10, backlog=10_000)
-    address, data = broker(), rows(max(asked.rate * (asked.seconds + WARM_UP_S), asked.backlog))
+    address, data = broker(), made_up(max(asked.rate * (asked.seconds + WARM_UP_S), asked.backlog))
     paced: dict[str, list[Seen]] = {name: [] for name in WAYS}
     backlog: dict[str, list[Seen]] = {name: [] for name, (_, has_budget) in WAYS.items() if has_budget}
     tidy_memory()

@@ -84,7 +84,8 @@ class Client:
         """Publish one example and return its id once the broker acknowledged it.
 
         `id` is made here where none is given, so that sending again is harmless; `time` is now. Columns may have
-        their own names or their aliases; None and NaN count as absent. Raises NotReleased, Unreachable, InvalidInput.
+        their own names or their aliases; None and NaN count as absent. `history` is learned, never served, scored or
+        alarmed about. Raises NotReleased, Unreachable, InvalidInput.
         """
         event = example(features, id=id, time=time, entity=entity, label=label, history=history)
         topic = self._topic(pipeline)

@@ -60,13 +60,13 @@ class Life:
         records = self.system.records("<p>.predictions", "side")
         return [r.event for r in records if isinstance(r.event, PredictionMade)]
 
-    def live(self, rows, *, turned=False, y=None):
+    def live(self, rows, *, turned=False, y=None, history=False):
         """Publish rows with their labels. Turned round: the other side is true. `y` is drawn where none is given."""
         for _ in range(rows):
             self.row += 1
             at, x = self.time(self.row), self.rng.gauss(0, 1)
             features = {"x": x, "y": self.rng.random() if y is None else y}
-            self.system.publish("side", ExampleArrived(id=str(self.row), time=at, features=features))
+            self.system.publish("side", ExampleArrived(str(self.row), at, features, history=history))
             self.system.publish("side", LabelArrived(id=str(self.row), time=at, label=(x > 0) != turned))
         return self
 

@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from headrace.cli.cells import FALSE, TRUE, is_blank, is_infinite, to_number, to_text
@@ -42,12 +43,16 @@ class Column:
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """The label: its kind, its classes, and what the simplest answer reaches (a share, or a mean absolute error)."""
+    """The label: its kind, its classes, and what the simplest answers reach (a share, or a mean absolute error).
+
+    `simplest` is always the most common class, or the mean; `no_change` is the row's before, in the file's order.
+    """
 
     given: str
     kind: Literal["bool", "classes", "str", "float"]
     values: tuple[str, ...]
     simplest: float
+    no_change: float
 
 
 def infer(source: Source, roles: Sequence[str | None], label: str) -> tuple[list[Column], LabelColumn, int]:
@@ -99,19 +104,22 @@ def infer_label(given: str, cells: Sequence[Any]) -> LabelColumn:
     if len(texts) < 2:
         raise InvalidInput(f"the label {given!r} has {len(texts)} different values; there is nothing to learn")
     most = texts.most_common(1)[0][1] / len(values)
+    stays = sum(to_text(one) == to_text(next_) for one, next_ in pairwise(values)) / (len(values) - 1)
     words = {text.lower() for text in texts}
     if len(words) == 2 and words & TRUE and words & FALSE and words <= TRUE | FALSE:
-        return LabelColumn(given, "bool", (), most)
+        return LabelColumn(given, "bool", (), most, stays)
     numbers = [to_number(value) for value in values]
     if all(map(_is_number, numbers)):
         whole = all(isinstance(number, int) for number in numbers)
         if not (whole and len(texts) <= CLASSES):
             mean = math.fsum(numbers) / len(numbers)
-            return LabelColumn(given, "float", (), math.fsum(abs(n - mean) for n in numbers) / len(numbers))
-        return LabelColumn(given, "classes", tuple(sorted(texts, key=int)), most)
+            off = math.fsum(abs(n - mean) for n in numbers) / len(numbers)
+            moves = math.fsum(abs(b - a) for a, b in pairwise(numbers)) / (len(numbers) - 1)
+            return LabelColumn(given, "float", (), off, moves)
+        return LabelColumn(given, "classes", tuple(sorted(texts, key=int)), most, stays)
     if len(texts) <= OPEN_CLASSES:
-        return LabelColumn(given, "classes", tuple(sorted(texts)), most)
-    return LabelColumn(given, "str", (), most)
+        return LabelColumn(given, "classes", tuple(sorted(texts)), most, stays)
+    return LabelColumn(given, "str", (), most, stays)
 
 
 def bounds(numbers: Sequence[float], kind: Kind) -> tuple[float, float]:

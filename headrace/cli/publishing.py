@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from headrace.cli import lineage, output
 from headrace.cli.cells import to_feature
 from headrace.cli.files import Source, open_source
@@ -30,6 +32,20 @@ NOTE_EVERY_S = 1.0
 BAD_SHOWN = 20
 
 
+@dataclass(frozen=True)
+class How:
+    """In what way a file is published: at `rate` rows a second or as fast as it goes, labels `label_delay` rows later.
+
+    `skip_bad` leaves out the rows whose time cannot be read; `history` is learned and never served.
+    """
+
+    rate: float | None = None
+    label_delay: int = 0
+    restart: bool = False
+    skip_bad: bool = False
+    history: bool = False
+
+
 @dataclass
 class Progress:
     """How far a file was published: `acknowledged` counts its events, in the order of the file."""
@@ -38,23 +54,15 @@ class Progress:
     size: int
     modified_ns: int
     label_delay: int
+    history: bool
     roles: dict[str, str | None]
     acknowledged: int = 0
 
 
-def publish_file(
-    client: Client,
-    released: PipelineReleased,
-    path: Path,
-    given: Roles,
-    rate: float | None,
-    label_delay: int,
-    restart: bool,
-    skip_bad: bool,
-) -> dict[str, Any]:
+def publish_file(client: Client, released: PipelineReleased, path: Path, given: Roles, how: How) -> dict[str, Any]:
     """Publish a file's rows and labels; what was done, as data. Raises InvalidInput, Missing, as `publish`.
 
-    `skip_bad` leaves out the rows whose time cannot be read; they are counted, and the first ones told.
+    Rows that are left out are counted, and the first ones told.
     """
     spec = released.definition.contract
     source = open_source(path)
@@ -69,8 +77,8 @@ def publish_file(
         which = f" The contract does not know {left}." if left else ""
         output.note(f"No label column: only examples are published. --label COLUMN names one.{which}")
     place = note_path(client.settings.home, released.pipeline, path)
-    progress = _progress(source, roles, label_delay)
-    before = None if restart else _read(place)
+    progress = _progress(source, roles, how)
+    before = None if how.restart else _read(place)
     if before is not None and asdict(before) | {"acknowledged": 0} == asdict(progress):
         progress.acknowledged = before.acknowledged
         output.note(f"Going on after {before.acknowledged:,} records; --restart begins again.")
@@ -82,7 +90,7 @@ def publish_file(
     name = released.pipeline
     file, topic = lineage.file(path, columns=source.columns), dataset(f"{name}.data-arrived")
     with lineage.recorded(write, "publish", name, [file], [topic]) as facts:
-        done = _publish(client, name, source, roles, spec, rate, progress, place, skip_bad)
+        done = _publish(client, name, source, roles, spec, how, progress, place)
         facts |= {key: done[key] for key in ("rows", "labels", "skipped_records", "bad_rows")}
     place.unlink(missing_ok=True)
     return done
@@ -94,10 +102,9 @@ def _publish(
     source: Source,
     roles: Roles,
     spec: ContractSpec,
-    rate: float | None,
+    how: How,
     progress: Progress,
     place: Path,
-    skip_bad: bool,
 ) -> dict[str, Any]:
     skipped = progress.acknowledged
     counted = {"rows": 0, "labels": 0, "bad_rows": 0}
@@ -109,7 +116,7 @@ def _publish(
             bad.append(str(row))
 
     # a bad row is no record, so what was acknowledged is as many records with and without --skip-bad
-    found = events(source, spec, roles, progress.label_delay, skip=skip if skip_bad else None)
+    found = events(source, spec, roles, how.label_delay, skip=skip if how.skip_bad else None)
     stream = itertools.islice(found, skipped, None)
     began, noted = time.monotonic(), 0.0
     with output.progress("rows") as bar:
@@ -118,14 +125,14 @@ def _publish(
         def paced() -> Iterator[ExampleArrived | LabelArrived]:
             for number, event in stream:
                 is_row = isinstance(event, ExampleArrived)
-                if is_row and rate is not None:
-                    wait_s = began + counted["rows"] / rate - time.monotonic()
+                if is_row and how.rate is not None:
+                    wait_s = began + counted["rows"] / how.rate - time.monotonic()
                     if wait_s > 0:
                         time.sleep(wait_s)
                 counted["rows" if is_row else "labels"] += 1
                 if is_row:
                     bar.update(task, completed=number)
-                yield event
+                yield replace(event, history=True) if is_row and how.history else event
 
         def acknowledged(count: int) -> None:
             nonlocal noted
@@ -184,9 +191,9 @@ def note_path(home: Path, pipeline: str, path: Path) -> Path:
     return home / "publish" / f"{pipeline}-{path.name.split('.')[0][:40]}-{mark}.json"
 
 
-def _progress(source: Source, roles: Roles, label_delay: int) -> Progress:
-    found = source.path.stat()
-    return Progress(str(source.path.resolve()), found.st_size, found.st_mtime_ns, label_delay, asdict(roles))
+def _progress(source: Source, roles: Roles, how: How) -> Progress:
+    found, path = source.path.stat(), str(source.path.resolve())
+    return Progress(path, found.st_size, found.st_mtime_ns, how.label_delay, how.history, asdict(roles))
 
 
 def _read(place: Path) -> Progress | None:

@@ -95,13 +95,17 @@ def success_of(label: LabelColumn) -> tuple[str, str]:
     """The limit that the first model must meet, a little above the simplest answer, and a comment that says so."""
     if label.kind == "float":
         limit = _digits(label.simplest * 0.9)
-        return f'Success("mae", at_most={limit:g})', f"; always the mean of the file is off by {label.simplest:.4g}"
+        told = (
+            f"; always the mean of the file is off by {label.simplest:.4g}, the row's before by {label.no_change:.4g}"
+        )
+        return f'Success("mae", at_most={limit:g})', told
     if label.simplest >= BALANCED_FROM:
         chance = 1 / max(2, len(label.values))
         told = f"; {label.simplest:.0%} of the file is one class, so plain accuracy would say little"
         return f'Success("balanced_accuracy", at_least={math.ceil(chance * 110) / 100:g})', told
     limit = min(0.99, math.ceil((label.simplest + 0.01) * 100) / 100)
-    return f'Success("accuracy", at_least={limit:g})', f"; always the most common class is right {label.simplest:.1%}"
+    told = f"; always the most common class is right {label.simplest:.1%}, the row's before {label.no_change:.1%}"
+    return f'Success("accuracy", at_least={limit:g})', told
 
 
 def recipe_of(columns: list[Column], label: LabelColumn) -> str:

@@ -74,6 +74,10 @@ def init(
     make_key(Path())
     output.say(f"Wrote {', '.join(written)}.")
     output.say(f"{path}: {len(columns)} columns from {rows:,} rows; the label is {told_label(found)}.")
+    if (stays := told_no_change(found)) is not None:
+        output.note(
+            f"{stays}, and no model serves before it beats that. Where rows of many things mix, this says little."
+        )
     if Path(".gitignore").exists() and ".env" not in Path(".gitignore").read_text(encoding="utf-8").split():
         output.note("Add .env and .headrace/ to .gitignore: .env holds the key that signs your models.")
     output.say("Next:")
@@ -85,6 +89,14 @@ def told_label(label: LabelColumn) -> str:
     """What the label was taken for."""
     kinds = {"bool": "true or false", "float": "a number", "str": "one of open classes"}
     return kinds.get(label.kind) or f"one of {len(label.values)} classes"
+
+
+def told_no_change(label: LabelColumn) -> str | None:
+    """That the row's before is the better of the two simplest answers; None where it is not by a tenth."""
+    simplest, no_change = label.simplest, label.no_change
+    if label.kind == "float":
+        return f"To say the label before again is off by {no_change:.4g}" if no_change < 0.9 * simplest else None
+    return f"To say the label before again is right {no_change:.1%}" if no_change > simplest + 0.1 else None
 
 
 def _write_new(path: Path, text: str) -> bool:

@@ -38,6 +38,10 @@ def publish(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out a file's rows whose time cannot be read, and list them.")
     ] = False,
+    history: Annotated[
+        bool,
+        typer.Option("--history", help="What was before the pipeline: learned, never served, scored or alarmed about."),
+    ] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="To wait for the broker.")] = 30.0,
     as_json: Json = False,
 ) -> None:
@@ -48,16 +52,16 @@ def publish(
     A value that does not fit its column is sent and rejected with the reason; a time that is none ends the command at
     its row, unless --skip-bad leaves such rows out.
     """
-    from headrace.cli.publishing import publish_file
+    from headrace.cli.publishing import How, publish_file
     from headrace.cli.rows import Roles
     from headrace.cli.start import parse_rate
 
-    words, rows_per_s = what or [], parse_rate(rate)
+    words, how = what or [], How(parse_rate(rate), label_delay, restart, skip_bad, history)
     with connect.client(timeout_s) as client:
         released = _released(client, name)
         if len(words) == 1 and ("=" not in words[0] or Path(words[0]).is_file()):
             roles = Roles(id=id, time=time, entity=entity, label=label)
-            done = publish_file(client, released, Path(words[0]), roles, rows_per_s, label_delay, restart, skip_bad)
+            done = publish_file(client, released, Path(words[0]), roles, how)
             if as_json:
                 output.print_json(done)
             else:
@@ -68,7 +72,7 @@ def publish(
                 if done["bad_rows"]:
                     _list_bad(done["bad_rows"], done["bad"])
             return
-        published = publish_one(client, released, words, label, id, time, entity)
+        published = publish_one(client, released, words, label, id, time, entity, history)
     if as_json:
         output.print_json(published)
     else:
@@ -145,6 +149,7 @@ def publish_one(
     id: str | None,
     time: str | None,
     entity: str | None,
+    history: bool,
 ) -> dict[str, Any]:
     """Publish one row given as `column=value`, or a label alone. Raises InvalidInput."""
     from headrace.cli.cells import to_label, to_time
@@ -157,7 +162,7 @@ def publish_one(
         features = features_of(spec, words)
         return {
             "what": "row",
-            "id": client.publish(name, features, id=id, time=moment, entity=entity, label=answer),
+            "id": client.publish(name, features, id=id, time=moment, entity=entity, label=answer, history=history),
             "features": features,
         }
     if id is None or answer is None:

@@ -17,6 +17,7 @@ class Answered(StreamEvent, frozen=True):
     entity: str | None = None
     baselines: Baselines = Baselines()
     share: float | None = None
+    history: bool = False
 
 
 class Labelled(StreamEvent, frozen=True):

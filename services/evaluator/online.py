@@ -138,7 +138,7 @@ def _count(state: State, event: Labelled | ExampleLabelled, record: Record, emit
     state.coverage.came_in(event.partition, event.number, is_label=not event.inferred)
     state.coverage.wait_from(event.partition, event.pending_from)
     is_due = state.counting.add(record.offset)
-    if not state.counting.labels % DELAY_EVERY and not event.inferred:
+    if not (state.counting.labels % DELAY_EVERY or event.inferred or event.prediction.history):
         state.evidence.delays.add(record.known_ms - event.predicted_at_ms)
     if is_due:
         emits.append(_counted(state.counting, record))

@@ -58,8 +58,8 @@ class Flow:
     covered_from: Place | None = None
     told: dict[str, bool] = field(default_factory=lambda: {"silence": False, "coverage": False, "delay": False})
 
-    def label(self, partition: int, number: int, delay_ms: int, place: Place) -> list[Said]:
-        """A label came for the prediction of this number, at this offset and known time."""
+    def label(self, partition: int, number: int, delay_ms: int | None, place: Place) -> list[Said]:
+        """A label came for the prediction of this number, at this offset and known time; history has no delay."""
         self.first_ms = place[1] if self.first_ms is None else self.first_ms
         self.labels += 1
         self._begin(partition, number)
@@ -71,6 +71,8 @@ class Flow:
             self.buckets[partition, bucket] = self.buckets.get((partition, bucket), 0) + 1
             if len(self.buckets) > BUCKETS_AT_MOST:
                 self._thin()
+        if delay_ms is None:
+            return []
         self.delays.add(delay_ms)
         if not self.newest.n:
             self.newest_from = place
@@ -94,7 +96,7 @@ class Flow:
         if self.policy.mature_after_s is not None:
             return self.policy.mature_after_s * 1000
         ttl_ms = self.policy.ttl_s * 1000
-        if self.labels < KNOWN or self.first_ms is None or now_ms - self.first_ms < ttl_ms:
+        if self.delays.n < KNOWN or self.first_ms is None or now_ms - self.first_ms < ttl_ms:
             return ttl_ms
         return min(ttl_ms, MATURE * self.delays.quantile_ms(0.99))
 
@@ -135,7 +137,7 @@ class Flow:
 
     def _silent(self, place: Place) -> list[Said]:
         """At most one look every three usual delays: of what was predicted by the last look nothing has a label."""
-        if self.labels < KNOWN or self.told["silence"]:
+        if self.delays.n < KNOWN or self.told["silence"]:
             return []
         if self.mark is None:
             self.mark = place[1], sum(self.predicted.values())

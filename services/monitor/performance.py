@@ -97,12 +97,14 @@ def step(state: State, record: Record, world: None) -> list[Emit]:
     place = record.offset, state.clock_ms
     emits: list[Emit] = []
     if isinstance(event, Labelled | ExampleLabelled):
-        if state.loss is not None and not event.prediction.history:
+        if state.loss is not None:
+            is_history = event.prediction.history
             if not event.inferred:
-                delay_ms = event.labelled_at_ms - event.predicted_at_ms
+                delay_ms = None if is_history else event.labelled_at_ms - event.predicted_at_ms
                 said = state.flow.label(event.partition, event.number, delay_ms, place)
                 emits += [_labels(state, one.rule, one.numbers, one.since, record) for one in said]
-            emits += _scored(state, state.loss, event, record)
+            if not is_history:
+                emits += _scored(state, state.loss, event, record)
     elif isinstance(event, Tick):
         if event.predicted is not None and state.loss is not None:
             said = state.flow.tick(first_place(record)[0], event.predicted, place)

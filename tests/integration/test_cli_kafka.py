@@ -122,6 +122,17 @@ def test_publishing_a_file_is_a_run_from_the_file_to_the_topic(rain, valid_linea
     assert (told["rows"], told["labels"], told["skipped_records"]) == (1_000, 1_000, 0)
 
 
+def test_history_is_published_as_such_and_its_note_is_of_history(rain):
+    assert run("publish", rain, "rows.csv", "--history").exit_code == 0
+    assert run("publish", rain, "x=3", "--history", "--id", "alone").exit_code == 0
+    assert run("publish", rain, "x=4", "--id", "now").exit_code == 0
+    with Client() as client:
+        events = [r.event for r in client.subscribe("data-arrived", "rain", start="earliest", follow=False)]
+    told = {event.id: event.history for event in events if isinstance(event, ExampleArrived)}
+    assert [name for name, history in told.items() if not history] == ["now"]
+    assert len(told) == 1_002
+
+
 def test_a_file_published_again_repeats_its_ids(rain):
     assert [run("publish", rain, "rows.csv").exit_code for _ in range(2)] == [0, 0]
     examples, _ = arrived()

@@ -71,6 +71,14 @@ def test_the_label_names_the_task_and_what_the_simplest_answer_reaches(cells, ki
     assert (label.kind, label.values, label.simplest) == (kind, values, pytest.approx(simplest))
 
 
+@pytest.mark.parametrize(
+    ("cells", "no_change"),
+    [("aaab", 2 / 3), ("abab", 0.0), (["1.5", "2.0", "1.0"], 0.75), (["10", "10", "10.5"], 0.25)],
+)
+def test_what_the_label_before_reaches_is_told_beside_the_simplest(cells, no_change):
+    assert infer_label("y", list(cells)).no_change == pytest.approx(no_change)
+
+
 def test_a_label_with_one_value_is_refused():
     with pytest.raises(InvalidInput, match="nothing to learn"):
         infer_label("y", ["1", "1", ""])

@@ -72,6 +72,19 @@ def test_it_says_the_next_three_commands_with_the_columns_they_need(init):
     ]
 
 
+@pytest.mark.parametrize(("label", "says"), [
+    (lambda n: n // 50 % 2 == 0, "right 98.3%, and no model serves before it beats that"),
+    (lambda n: n % 2 == 0, None),
+    (lambda n: n / 7, "off by 0.1429, and no model"),
+    (lambda n: n * 7919 % 100 + 0.5, None),
+])  # fmt: skip
+def test_a_label_that_mostly_stays_is_pointed_out(init, label, says):
+    write_rows(label)
+    result = init("rain", "--csv", "rows.csv", "--label", "y", "--id", "day")
+    told = " ".join(result.output.split())
+    assert (says in told) if says else ("no model serves" not in told)
+
+
 def test_the_key_is_secret_and_git_ignores_it(init):
     write_rows(LABELS["bool"])
     init("rain", "--csv", "rows.csv", "--label", "y")

@@ -61,6 +61,7 @@ def labelled(label, value=None, number=0, pending_from=None, run="a", version=1,
         epoch=1,
         origin=(0, number),
         baselines=baselines,
+        history=more.pop("history", False),
     )
     return ExampleLabelled(
         prediction=prediction,
@@ -240,6 +241,12 @@ def test_coverage_moves_on_with_a_tick_when_the_rest_has_expired():
     assert state.coverage.share() is None
     step(state, record(Tick(schedule="minute", due=NOON, pending_from=64), 99), None)
     assert state.coverage.share() == 0.5
+
+
+def test_how_long_labels_take_is_not_learned_from_history():
+    state, _ = fold([labelled(True, number=n, history=n < 100) for n in range(150)])
+    live, _ = fold([labelled(True, number=n) for n in range(150)])
+    assert 0 < state.evidence.delays.n < live.evidence.delays.n
 
 
 def test_stand_ins_for_labels_that_never_came_are_no_coverage():

@@ -17,7 +17,7 @@ class Feed:
         self.flow, self.rng = Flow(Labels(**policy)), random.Random(seed)
         self.second, self.offset, self.predicted, self.due = 0, 0, 0, []
 
-    def run(self, seconds, share=1.0, delay_s=10, predicts=True):
+    def run(self, seconds, share=1.0, delay_s=10, predicts=True, history=False):
         told = []
         for _ in range(seconds):
             self.second += 1
@@ -28,7 +28,7 @@ class Feed:
                 self.predicted += 1
             while self.due and self.due[0][0] <= self.second:
                 _, number, at = heapq.heappop(self.due)
-                told += self.flow.label(0, number, 1_000 * (self.second - at), self.place())
+                told += self.flow.label(0, number, None if history else 1_000 * (self.second - at), self.place())
             if self.second % 60 == 0:
                 told += self.flow.tick(0, self.predicted, self.place())
         return told
@@ -41,6 +41,21 @@ class Feed:
 def test_a_steady_feed_is_never_told_of():
     for share, delay in ((1.0, 0), (1.0, 300), (0.6, lambda r: int(r.expovariate(1 / 200))), (0.1, 20)):
         assert Feed(min_coverage=0.05).run(20_000, share, delay) == []
+
+
+def test_history_counts_for_coverage_and_says_nothing_of_delays():
+    feed = Feed(mature_after_s=60)
+    feed.run(3_000)
+    assert feed.run(5_000, delay_s=0, history=True) == []
+    assert feed.flow.delays.quantile_ms(0.01) >= 10_000
+    assert feed.run(3_000) == []
+
+
+def test_where_only_history_was_labelled_no_delay_is_known_yet():
+    feed = Feed(ttl_s=5_000)
+    feed.run(6_000, history=True)
+    assert feed.flow.mature_ms(6_000_000) == 5_000_000
+    assert feed.run(600, share=0.0) == []
 
 
 def test_labels_that_stop_while_predictions_go_on_are_told_once_with_since_when():

@@ -135,6 +135,7 @@ def test_history_is_not_watched():
     watch = Watch()
     watch.rows(3_000, 0.1)
     assert watch.rows(3_000, 0.9, history=True) == []
+    assert (watch.state.flow.labels, watch.state.flow.delays.n) == (6_000, 3_000)
 
 
 def test_an_arm_that_fails_to_answer_loses():
