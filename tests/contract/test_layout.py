@@ -28,14 +28,15 @@ MODULES = sorted({fold.module: fold for fold in FOLDS}.items())
 
 @pytest.fixture(scope="module")
 def imported():
-    """What is there after the import of each fold's module, in one process; those without River come first."""
+    """What the import of each fold's module brings that was not there, in one process: first of those without River."""
     in_turn = sorted(dict(MODULES), key=lambda module: dict(MODULES)[module].needs_river)
     program = """
 import importlib, json, sys
 there = {}
 for module in sys.argv[1:]:
+    before = set() if not there else set(sys.modules)
     importlib.import_module(module)
-    there[module] = list(sys.modules)
+    there[module] = sorted(sys.modules.keys() - before)
 print(json.dumps(there))
 """
     done = subprocess.run([sys.executable, "-c", program, *in_turn], capture_output=True, text=True, check=True)
