@@ -8,8 +8,8 @@ import signal
 
 import pytest
 import rain
-from aftermath import bodies_of_repeats, out_of_order, store_is_the_log
-from chaos import FREEZE_S, SEED, Chaos, Watch, go_on, groups_caught_up, repeats_of, report, stream
+from aftermath import FIRST_WINS, bodies_of_repeats, out_of_order, store_is_the_log
+from chaos import FREEZE_S, KILLS, SEED, Chaos, Watch, go_on, groups_caught_up, repeats_of, report, stream
 
 from headrace.infra import local_broker
 from headrace.services import SERVICES
@@ -36,6 +36,14 @@ class OneBroker:
         return True  # `start` waits for it
 
 
+def equal_bodies(stack):
+    """How many repeats there are, by topic. Few kills may all miss the moments in which more is told than committed."""
+    repeats, unlike = bodies_of_repeats(stack, "rain")
+    assert unlike == []
+    assert KILLS < 60 or repeats.keys() - FIRST_WINS, "no repeat whose body must be equal"
+    return repeats
+
+
 @pytest.mark.kafka
 def test_whatever_is_killed_or_frozen_nothing_is_lost_or_learned_twice(own_stack, own_broker, until, tmp_path_factory):
     stack, broker = own_stack, OneBroker(own_broker)
@@ -53,9 +61,8 @@ def test_whatever_is_killed_or_frozen_nothing_is_lost_or_learned_twice(own_stack
     watch.stop()
     groups_caught_up(stack)
     assert (watch.went_back, watch.beyond) == ([], [])
-    assert set(chaos.killed) == set(SERVICES), "each was hit"
-    repeats, unlike = bodies_of_repeats(stack, "rain")
-    assert unlike == []
+    assert len(SERVICES) > KILLS or set(chaos.killed) == set(SERVICES), "each was hit"
+    repeats = equal_bodies(stack)
     report(rows, chaos, watch, repeats_of(stack), stack, repeats_by_topic=repeats)
     print(f"{store_is_the_log(stack, tmp_path_factory.mktemp('store')):,} rows of the store, each as in one made anew")
 
@@ -75,6 +82,5 @@ def test_with_several_partitions_the_rows_of_a_key_keep_their_order(own_stack, o
     groups_caught_up(stack)
     assert (watch.went_back, watch.beyond) == ([], [])
     assert out_of_order(stack, "rain", rain.numbers(rows)) == []
-    repeats, unlike = bodies_of_repeats(stack, "rain")
-    assert unlike == []
+    repeats = equal_bodies(stack)
     report(rows, chaos, watch, repeats_of(stack), stack, repeats_by_topic=repeats)
