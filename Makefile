@@ -36,8 +36,10 @@ chaos: install  ## Kill services at random on a broker of its own while a stream
 simulate: install  ## The whole system under N schedules of faults (make simulate N=10000)
 	@$(BIN)/python -m tests.simulation -n $(or $(N),1000)
 
-check: install  ## Format, lint, types, unit and contract tests, in under a minute
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest -q -n auto -m "not long" tests/unit tests/contract
+check: install  ## Format, lint, types, unit and contract tests
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	@$(BIN)/mypy & types=$$!; $(BIN)/python -m pytest -q -n auto --no-loadscope-reorder -m "not long" tests/contract tests/unit; \
+		tests=$$?; wait $$types && exit $$tests
 
 bounds: install  ## Memory, disk and queues over a long stream (ROWS=5000000); fails where a bound does not hold
 	@$(BIN)/python benchmarks/bounds.py --rows $(or $(ROWS),5000000)

@@ -33,20 +33,21 @@ KEY = "benchmark"
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SOURCE = '''
 from headrace import Contract, Pipeline, Rollout, Triggers
-from river import linear_model, preprocessing
+from river import linear_model, naive_bayes, preprocessing, tree
 
 class Bench(Contract):
     """Eight numbers."""
 {columns}
 
 def recipe(seed):
-    return preprocessing.StandardScaler() | linear_model.LogisticRegression()
+    return {recipe}
 
 pipeline = Pipeline(
     name="{name}", contract=Bench, label=bool, recipe=recipe, rollout=Rollout(refresh_s={refresh_s}),
-    triggers=Triggers(first_model_at=200),
+    triggers=Triggers(first_model_at=200, cooldown_s=0),
 )
 '''
+LINEAR = "preprocessing.StandardScaler() | linear_model.LogisticRegression()"
 Encoded = tuple[str, bytes, bytes, list[tuple[str, str | bytes]]]  # kind, key, body, headers
 
 
@@ -74,10 +75,10 @@ class Stack:
     def __init__(self, home: Path, namespace: str, bus: KafkaBus, settings: Settings) -> None:
         self.home, self.namespace, self.bus, self.settings = home, namespace, bus, settings
 
-    def release(self, name: str = "bench", refresh_s: float = 1.0) -> None:
+    def release(self, name: str = "bench", refresh_s: float = 1.0, recipe: str = LINEAR) -> None:
         columns = "\n".join(f"    {column}: float" for column in COLUMNS)
         path = self.home / f"{name}.py"
-        path.write_text(SOURCE.format(name=name, columns=columns, refresh_s=refresh_s))
+        path.write_text(SOURCE.format(name=name, columns=columns, refresh_s=refresh_s, recipe=recipe))
         release_file(path, self.settings, self.bus, by="bench")
 
     def topic(self, name: str, pipeline: str = "bench") -> str:

@@ -3,7 +3,8 @@
 `python benchmarks/stories.py --seeds 10` (some minutes a story). Each story is played by the whole system on the
 in-process log, 40 rows a second of its clock, so revisions are a few rows old; beside what was served, what would have
 been at the same cadence without a replacement (or rollback) and by the first model for ever. Made-up streams have
-seeds, the rainfall file is one history.
+seeds, the rainfall file is one history. `--label-delay 50 rainfall` plays it with labels so many rows late,
+`--decisions` tells where an alert and what followed it stand in `labelled-examples`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from headrace.demo.stories import STORIES, Rows, Story, flipped_rows, poisoned_r
 from headrace.infra import pipeline_files
 from headrace.infra.service import tidy_memory
 from headrace.infra.system import CHAIN, System
-from headrace.schemas.control import RollbackAsked
+from headrace.schemas.control import DriftDetected, ModelValidated, RollbackAsked, TrainingRequested
 from headrace.schemas.stream import ExampleArrived
 
 ROW_MS = 25
@@ -44,13 +45,14 @@ STREAMS: dict[str, Callable[[int], Rows]] = {
 
 
 class Played(NamedTuple):
-    """The mean scores since the change: of what was served, and of the two others."""
+    """The mean scores since the change: of what was served, and of the two others; and what was decided."""
 
     story: str
     seed: int
     served: float
     otherwise: float
     frozen: float
+    decisions: list[str]
 
     def is_best(self) -> bool:
         """Whether what was served is at least as good as the better of the others."""
@@ -58,13 +60,12 @@ class Played(NamedTuple):
         return self.served <= min(others) if STORIES[self.story].measure is ERROR else self.served >= max(others)
 
 
-def play(name: str, seed: int) -> Played:
-    """One history of a story."""
+def play(name: str, seed: int, label_delay: int | None) -> Played:
+    """One history of a story; labels come so many rows late, or as the story has it."""
     story = replace(STORIES[name], stream=lambda: STREAMS[name](seed))
     with tempfile.TemporaryDirectory() as folder:
-        choices = Choices(
-            story=story, rows=story.rows, label_delay_rows=story.label_delay_rows, home=Path(folder)
-        )  # fmt: skip
+        late = story.label_delay_rows if label_delay is None else label_delay
+        choices = Choices(story=story, rows=story.rows, label_delay_rows=late, home=Path(folder))
         services = tuple(service for service in CHAIN if service != "recorder")
         system = System(
             Path(folder),
@@ -83,11 +84,27 @@ def play(name: str, seed: int) -> Played:
         seen = Observed(story.measure)
         for record in system.records("<p>.labelled-examples", name):
             seen.see(record, 0)
+        decisions = list(decided(system))
         system.close()
         found = since_the_change(fold_again(choices.file(), seen), story.changes_at)
-    return Played(
-        name, seed, *(nan if found[what] is None else found[what] for what in ("model", "replacing", "learning"))
-    )
+    scores = (nan if found[what] is None else found[what] for what in ("model", "replacing", "learning"))
+    return Played(name, seed, *scores, decisions)
+
+
+def decided(system: System) -> Iterator[str]:
+    """Alerts about performance, what they started, and every verdict on evidence, by offset of the labelled rows."""
+    for record in system.records("control-log"):
+        match record.event:
+            case DriftDetected(kind="performance", level="drift") as alert:
+                yield f"alert at {alert.offset:,}, changed since {alert.since:,}"
+            case TrainingRequested(trigger="performance") as asked:
+                yield f"training from {asked.start:,}"
+            case ModelValidated(stage="online" | "guard") as told:
+                evidence = next((check for check in told.checks if check.name == "evidence"), None)
+                by = f", E {evidence.value:.1f} over {evidence.n:,}" if evidence is not None and evidence.value else ""
+                yield f"{told.stage} {told.verdict} at {told.offset:,}{by}"
+            case _:
+                pass
 
 
 def stream(system: System, choices: Choices) -> None:
@@ -127,14 +144,19 @@ def main() -> None:
     """Print the table as it is found."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--seeds", type=int, default=10)
+    asked.add_argument("--label-delay", type=int)
+    asked.add_argument("--decisions", action="store_true")
     asked.add_argument("stories", nargs="*", default=list(STORIES), help=" ".join(STORIES))
     options = asked.parse_args()
     print("| story | served | first run for ever | first model for ever | best of three |\n|---|---|---|---|---|")
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for name in options.stories:
             seeds = range(1, (1 if name == "rainfall" else options.seeds) + 1)
-            for line in told(name, list(pool.map(play, [name] * len(seeds), seeds))):
+            played = list(pool.map(play, [name] * len(seeds), seeds, [options.label_delay] * len(seeds)))
+            for line in told(name, played):
                 print(line, flush=True)
+            for one in played if options.decisions else ():
+                print(f"{name}, seed {one.seed}:", "; ".join(one.decisions), flush=True)
 
 
 if __name__ == "__main__":

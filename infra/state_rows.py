@@ -7,6 +7,7 @@ so that a page in another one's place is noticed too. Rows are never unpickled: 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 from collections.abc import Callable
@@ -95,6 +96,7 @@ def _checked(page: int, stored: bytes) -> bytes:
     return body
 
 
+@functools.lru_cache(maxsize=8)
 def _key_id(key: bytes) -> bytes:
     return hashlib.sha256(b"headrace state key id " + key).digest()[:_KEY_ID_BYTES]
 

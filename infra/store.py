@@ -94,6 +94,8 @@ class Store:
         self._tables: dict[str, tuple[LogTable, Any]] = {}
         self._copying = threading.Lock()  # a new map, or none, under a copy in another thread would end the process
         self._needs_map = False
+        # stands from opening to the first commit: LMDB aborts the process on some damage instead of raising
+        self._suspect, self._is_suspect = folder / "opening", True
         self._reading: Any = None  # one read transaction between two commits: half the price of one for each row
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(folder)
@@ -175,7 +177,7 @@ class Store:
             table.committed()
         self._signature = stored[:SIGNATURE_BYTES]
         self._head = msgspec.structs.replace(head, pickled=b"")  # may be megabytes, and `load` is for the start
-        self._suspect.unlink(missing_ok=True)
+        self._trust()
         self._make_room()
 
     @contextlib.contextmanager
@@ -196,13 +198,13 @@ class Store:
         """Let the folder go, without a commit."""
         with self._copying:
             self._env.close()
-        self._suspect.unlink(missing_ok=True)
+        self._trust()
         self._lock.release()
 
-    @property
-    def _suspect(self) -> Path:
-        """Stands from opening to the first commit: LMDB aborts the process on some damage instead of raising."""
-        return self.folder / "opening"
+    def _trust(self) -> None:
+        if self._is_suspect:
+            self._suspect.unlink(missing_ok=True)
+            self._is_suspect = False
 
     def _open(self) -> lmdb.Environment:
         path = self.folder / "data.mdb"

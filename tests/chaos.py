@@ -11,6 +11,7 @@ import time
 from collections import Counter
 
 import rain
+from aftermath import beyond_state
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
@@ -31,11 +32,13 @@ GROUPS = sorted({fold.id for fold in FOLDS if fold.service != "scheduler"})
 
 
 class Watch:
-    """Looks at the broker all the time: when each output grew, and whether a group's offset ever went back."""
+    """Looks at the broker all the time: when each output grew, whether a group's offset ever went back, or beyond the
+    state that its fold had committed.
+    """
 
     def __init__(self, stack):
         self.grew = {name: [] for name in OUTPUT}
-        self.went_back, self.stopped, self.looks = [], threading.Event(), 0
+        self.went_back, self.beyond, self.stopped, self.looks = [], [], threading.Event(), 0
         self._stack, self._ends, self._groups = stack, {}, {}
         self._admin, self._asked = stack.admin(), None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -72,6 +75,7 @@ class Watch:
             self._ends = ends
             self.went_back += [key for key, offset in groups.items() if offset < self._groups.get(key, -1)]
             self._groups |= groups
+            self.beyond += beyond_state(self._stack, groups)
 
 
 class Chaos:
@@ -91,7 +95,8 @@ class Chaos:
         if kind in ("freeze", "broker") and not self.is_over():
             kind = "one"  # the last freeze is not over
         self.incidents[kind] += 1
-        names = self._chance.sample(sorted(SERVICES), 3)
+        names = self._chance.sample(sorted(SERVICES), len(SERVICES))
+        names.sort(key=lambda name: self.killed[name] > 0)  # first those that were not hit yet
         if kind == "freeze":
             self.freeze(names[0])
         elif kind == "broker":
@@ -135,14 +140,14 @@ def go_on(pid):
         return
 
 
-def stream(stack, chaos, certain, every_s=EVERY_S):
+def stream(stack, chaos, certain, every_s=EVERY_S, stations=0):
     """Publish rows until KILLS services were killed and each of `certain` has happened; how many rows it were."""
     rows, began = 0, time.monotonic()
     next_incident, parts = began + 1, len(certain) + 1
     while chaos.killed.total() < KILLS or certain or not chaos.is_over():
         now = time.monotonic()
         while rows < (now - began) * ROWS_A_SECOND:
-            rain.publish(stack, rows)
+            rain.publish(stack, rows, stations)
             rows += 1
         stack.poll()
         chaos.due()

@@ -31,6 +31,8 @@ WRITTEN_BY_USERS = ("<p>.data-arrived", "operator-requests", "ticks")
 class Story:
     """A stream of rows whose rule may turn round, what people ask, and who is killed meanwhile."""
 
+    victims = VICTIMS
+
     def __init__(self, stack, until):
         self._stack, self._until, self._chance = stack, until, random.Random(SEED)
         self.rows, self.is_turned, self.killed, self.asked = 0, False, Counter(), 0
@@ -93,7 +95,7 @@ class Story:
                 self._next_row += 0.1
             if now >= self._next_kill:
                 self._next_kill = now + self._chance.uniform(*EVERY_S)
-                self.kill(self._chance.choice(VICTIMS))
+                self.kill(self._chance.choice(self.victims))
             return condition()
 
         try:

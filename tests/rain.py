@@ -32,6 +32,9 @@ pipeline = Pipeline(
 )
 '''
 
+BY_STATION = SOURCE.replace(b"label=bool, ", b"label=bool, entity=True, ")  # rows of one station keep their order
+STATIONS = 30
+
 OF_ONE_NUMBER = '''
 from headrace import Contract, Gates, Pipeline, Success, Triggers
 from river import linear_model, preprocessing
@@ -65,12 +68,17 @@ def row(number):
     return f"d{number}", features, features["temperature"] + features["wind"] / 10 > 8
 
 
-def publish(stack, number):
-    """One example and its label."""
+def publish(stack, number, stations=0):
+    """One example and its label; of so many stations, where there are any."""
     id, features, label = row(number)
-    at = NOON + timedelta(seconds=number)
-    stack.publish("rain", ExampleArrived(id=id, time=at, features=features))
-    stack.publish("rain", LabelArrived(id=id, time=at, label=label))
+    at, entity = NOON + timedelta(seconds=number), f"s{number % stations}" if stations else None
+    stack.publish("rain", ExampleArrived(id=id, time=at, features=features, entity=entity))
+    stack.publish("rain", LabelArrived(id=id, time=at, label=label, entity=entity))
+
+
+def numbers(rows):
+    """When each id was published."""
+    return {row(number)[0]: number for number in range(rows)}
 
 
 def joined(stack):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from math import ceil, log2
 
 STEPS = 8  # buckets for each doubling: a quantile is at most 9 % too large, never too small
+LONGEST_MS = 1 << 53  # of a garbled time; no label takes as long, and what is longer has no power of two to name it
 KEPT = 4_096  # samples; at twice as many each counts half, so that the newest ones decide
 
 
@@ -22,7 +23,7 @@ class Delays:
 
     def add(self, delay_ms: int) -> None:
         """Count one label's delay."""
-        bucket = ceil(STEPS * log2(max(delay_ms, 0) + 1))
+        bucket = ceil(STEPS * log2(min(max(delay_ms, 0), LONGEST_MS) + 1))
         self.counts[bucket] = self.counts.get(bucket, 0) + 1
         self.n += 1
         if self.n >= 2 * KEPT:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import random
 
 import garbage
 import pytest
@@ -101,15 +102,16 @@ def test_what_cannot_be_read_is_a_dead_letter_and_changes_nothing_also_in_a_serv
 
 @every_fold
 @settings(parent=some, max_examples=60)
-@given(data=st.data())
-def test_a_true_record_with_one_thing_changed_stops_no_fold(fold, system, data):
+@given(seed=st.integers(0, 2**32))  # drawn one by one by hypothesis they took three quarters of the time
+def test_a_true_record_with_one_thing_changed_stops_no_fold(fold, system, seed):
     if fold.id == "trainer-core":
         pytest.skip(
             "what a run cannot learn is told and skipped by the trainer's own worker (tests/unit/test_lockstep.py)"
         )
     messages = history(system, fold)[:60]
     real = [(m.key(), m.value(), m.headers()) for m in messages]
-    bent = data.draw(st.lists(st.tuples(st.integers(0, 59), garbage.bent(real)), min_size=1, max_size=8))
+    chance = random.Random(seed)
+    bent = [(chance.randrange(60), garbage.bent(chance, real)) for _ in range(chance.randint(1, 8))]
     loop = Loop(fold, system)
     for number, m in enumerate(messages):
         loop.give(m.key(), m.value(), m.headers(), m.timestamp()[1])

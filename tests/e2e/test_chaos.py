@@ -8,9 +8,11 @@ import signal
 
 import pytest
 import rain
+from aftermath import bodies_of_repeats, out_of_order, store_is_the_log
 from chaos import FREEZE_S, SEED, Chaos, Watch, go_on, groups_caught_up, repeats_of, report, stream
 
 from headrace.infra import local_broker
+from headrace.services import SERVICES
 
 
 class OneBroker:
@@ -35,7 +37,7 @@ class OneBroker:
 
 
 @pytest.mark.kafka
-def test_whatever_is_killed_or_frozen_nothing_is_lost_or_learned_twice(own_stack, own_broker, until):
+def test_whatever_is_killed_or_frozen_nothing_is_lost_or_learned_twice(own_stack, own_broker, until, tmp_path_factory):
     stack, broker = own_stack, OneBroker(own_broker)
     chaos = Chaos(stack, broker, SEED)
     stack.release(rain.SOURCE, "rain")
@@ -50,5 +52,29 @@ def test_whatever_is_killed_or_frozen_nothing_is_lost_or_learned_twice(own_stack
 
     watch.stop()
     groups_caught_up(stack)
-    assert watch.went_back == []
-    report(rows, chaos, watch, repeats_of(stack), stack)
+    assert (watch.went_back, watch.beyond) == ([], [])
+    assert set(chaos.killed) == set(SERVICES), "each was hit"
+    repeats, unlike = bodies_of_repeats(stack, "rain")
+    assert unlike == []
+    report(rows, chaos, watch, repeats_of(stack), stack, repeats_by_topic=repeats)
+    print(f"{store_is_the_log(stack, tmp_path_factory.mktemp('store')):,} rows of the store, each as in one made anew")
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_with_several_partitions_the_rows_of_a_key_keep_their_order(own_stack, own_broker, until):
+    stack, broker = own_stack, OneBroker(own_broker)
+    chaos = Chaos(stack, broker, SEED)
+    stack.release(rain.BY_STATION, "rain", partitions=3)
+    watch = Watch(stack)
+    rows = stream(stack, chaos, [lambda: chaos.freeze("joiner"), broker.restart], stations=rain.STATIONS)
+
+    rain.every_row_is_joined_once_in_some_order_and_learned(stack, rows, until)
+
+    watch.stop()
+    groups_caught_up(stack)
+    assert (watch.went_back, watch.beyond) == ([], [])
+    assert out_of_order(stack, "rain", rain.numbers(rows)) == []
+    repeats, unlike = bodies_of_repeats(stack, "rain")
+    assert unlike == []
+    report(rows, chaos, watch, repeats_of(stack), stack, repeats_by_topic=repeats)

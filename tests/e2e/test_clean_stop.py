@@ -52,7 +52,7 @@ def state(stack, service):
 
 def everything_is_there_once(stack, rows, until):
     """All rows joined in order, the model is River's, and no derived topic holds anything twice."""
-    until(lambda: stack.raw_count("<p>.labelled-examples", "rain") >= rows, limit_s=60, says="as many records joined")
+    until(lambda: stack.raw_count("<p>.labelled-examples", "rain") >= rows, limit_s=180, says="as many records joined")
     rain.every_row_is_joined_once_and_learned(stack, rows, until)
     ends = {topic: stack.raw_count(topic, "rain") for topic in DERIVED}
     assert {topic: count for topic in DERIVED if (count := ends[topic] - len(stack.records(topic, "rain"))) > 0} == {}

@@ -1,4 +1,6 @@
-"""One worker of each data fold, then three, then two, under load: each row is joined once and learned once."""
+"""One worker of each data fold, then three, then two, under load: each row is joined once and learned once, and the
+rows of a key in their order.
+"""
 
 import json
 import threading
@@ -8,6 +10,7 @@ from itertools import count
 
 import pytest
 import rain
+from aftermath import out_of_order
 
 from headrace.infra import processes
 
@@ -38,7 +41,7 @@ class Feed:
                 self._stack.poll()
                 if self._ended.wait(0.002):
                     return
-            rain.publish(self._stack, number)
+            rain.publish(self._stack, number, rain.STATIONS)
             self.rows = number + 1
 
 
@@ -65,7 +68,7 @@ def further(stack, monkeypatch, tmp_path_factory):
 @pytest.mark.kafka
 @pytest.mark.slow
 def test_rows_are_joined_and_learned_once_while_workers_come_and_go(stack, further, until):
-    stack.release(rain.SOURCE, "rain", partitions=3)
+    stack.release(rain.BY_STATION, "rain", partitions=3)
     feed = Feed(stack)
     until(lambda: len(rain.joined(stack)) > 200, limit_s=60, says="rows joined by one worker")
 
@@ -79,6 +82,7 @@ def test_rows_are_joined_and_learned_once_while_workers_come_and_go(stack, furth
 
     rows = feed.end()
     rain.every_row_is_joined_once_in_some_order_and_learned(stack, rows, until)
+    assert out_of_order(stack, "rain", rain.numbers(rows)) == []
 
 
 def shares(homes):

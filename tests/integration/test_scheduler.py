@@ -17,6 +17,7 @@ from headrace.schemas.policies import Policies
 from headrace.schemas.signing import is_signed
 from headrace.schemas.stream import Tick
 from headrace.schemas.topics import full_name
+from headrace.services.scheduler import ticker as scheduler
 from headrace.services.scheduler.ticker import Ticker
 from headrace.services.sequencer import core as sequencer
 
@@ -137,8 +138,10 @@ def test_every_data_partition_gets_signed_ticks_until_its_pipeline_is_retired(
     assert len(data()) == before
 
 
-def test_a_scheduler_whose_topic_is_missing_fails_and_says_why(start, kafka_bus, namespace, until, plant):
+def test_a_scheduler_whose_topic_is_missing_fails_and_says_why(start, kafka_bus, namespace, until, plant, monkeypatch):
     from confluent_kafka.admin import AdminClient
+
+    monkeypatch.setattr(scheduler, "SEND_S", 2.0)
 
     admin = AdminClient({"bootstrap.servers": kafka_bus.bootstrap})
     for future in admin.delete_topics([full_name("ticks", namespace=namespace)]).values():

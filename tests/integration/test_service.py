@@ -10,18 +10,35 @@ import pytest
 from headrace.infra.store import lock_folder
 
 
-def start(tmp_path, **environment):
-    done = subprocess.run(
+def begin(folder, **environment):
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    return subprocess.Popen(
         [sys.executable, "-m", "headrace.services.joiner"],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=180,
-        cwd=tmp_path,
-        env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", **environment},
-        check=False,
+        cwd=folder,
+        env={**theirs, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", **environment},
     )
-    assert "Traceback" not in done.stderr
-    return done.returncode, json.loads(done.stderr.strip().splitlines()[-1])
+
+
+def end_of(process):
+    _, said = process.communicate(timeout=180)
+    assert "Traceback" not in said
+    return process.returncode, json.loads(said.strip().splitlines()[-1])
+
+
+def start(tmp_path, **environment):
+    return end_of(begin(tmp_path, **environment))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_a_broker(tmp_path_factory):
+    """A joiner that waits a quarter of a minute for a broker: it begins before the other tests."""
+    process = begin(tmp_path_factory.mktemp("joiner"), HEADRACE_ARTIFACT_KEY="k")
+    yield process
+    process.kill()
+    process.communicate()
 
 
 def test_a_missing_key_is_refused(tmp_path):
@@ -49,7 +66,7 @@ def test_two_owners_of_one_state_folder_are_refused(tmp_path, kafka):
         lock.release()
 
 
-def test_without_a_broker_it_fails_and_names_the_address(tmp_path):
-    code, last = start(tmp_path, HEADRACE_ARTIFACT_KEY="k")
+def test_without_a_broker_it_fails_and_names_the_address(without_a_broker):
+    code, last = end_of(without_a_broker)
     assert (code, last["event"]) == (1, "failed")
     assert "127.0.0.1:1" in last["reason"]

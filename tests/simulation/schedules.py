@@ -4,12 +4,14 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 from structlog.testing import capture_logs
 
+from headrace.schemas.codec import CONTROL_EVENTS, DECODERS, TYPE_OF
 from tests.simulation.faults import is_life, schedule
 from tests.simulation.history import happened
 from tests.simulation.life import short
@@ -39,7 +41,7 @@ def run(seed, partitions, keep=None, mutant=None):
     faults = [fault for fault in schedule(seed) if keep is None or fault.number in keep]
     home = new_home()
     plant = None
-    with short() if is_life(seed) else nullcontext():
+    with decoding_once(), short() if is_life(seed) else nullcontext():
         try:
             with capture_logs() as said, mutant() if mutant is not None else nullcontext():
                 plant = Plant(home, seed, partitions, faults)
@@ -57,6 +59,24 @@ def run(seed, partitions, keep=None, mutant=None):
             for process in plant.live if plant is not None else ():
                 process.die()
             shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def decoding_once():
+    """Each record's control event is decoded for its first reader; the others get the same one, which is frozen."""
+    decoded = {}
+
+    def once(decode):
+        def decode_once(body):
+            if id(body) not in decoded:
+                decoded[id(body)] = body, decode(body)  # an id belongs to one object only while that lives
+            return decoded[id(body)][1]
+
+        return decode_once
+
+    names = [TYPE_OF[kind] for kind in CONTROL_EVENTS.values()]
+    with patch.dict(DECODERS, {name: once(DECODERS[name]) for name in names}):
+        yield
 
 
 def partitions_of(seed):

@@ -15,7 +15,7 @@ from tests.simulation.plant import Plant
 from tests.simulation.schedules import partitions_of, report, run
 
 ROUND = 2 * len(CRASHES)  # each crash point of each service comes once with one and once with three partitions
-SCHEDULES = 2 * ROUND
+SCHEDULES = 3 * ROUND
 
 LOST = "lost: [("
 # of each mutant: a seed, and the harm that it does there

@@ -17,7 +17,7 @@ from headrace.statistics import alpha_spending, proportions
 from headrace.statistics.alpha_spending import log_limit, next_rung, spent
 from headrace.statistics.bins import commonest, count_numbers, count_texts, edges
 from headrace.statistics.change_point import change_point
-from headrace.statistics.delays import KEPT, STEPS, Delays
+from headrace.statistics.delays import KEPT, LONGEST_MS, STEPS, Delays
 from headrace.statistics.distances import benjamini_hochberg, chi_square, dispersion, more_often, psi
 from headrace.statistics.proportions import against_the_rest, bonferroni, two_proportions
 from headrace.statistics.rising import SUSPECT_ROWS, RisingMean
@@ -299,6 +299,12 @@ def test_a_quantile_of_delays_is_that_of_numpy_at_most_a_bucket_too_large_and_ne
         delays.add(one)
     exact = int(np.quantile(found, share, method="inverted_cdf"))
     assert exact <= delays.quantile_ms(share) <= (exact + 1) * 2 ** (1 / STEPS) + 1
+
+
+def test_a_garbled_time_is_a_long_delay_and_no_error():
+    delays = Delays()
+    delays.add(10**400)
+    assert delays.quantile_ms(0.99) >= LONGEST_MS
 
 
 def test_the_newest_delays_decide_and_the_histogram_stays_small():

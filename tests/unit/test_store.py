@@ -486,11 +486,12 @@ def test_a_full_file_system_is_refused_and_the_last_commit_stands(small_disk):
     store.close()
 
 
-def test_a_copy_holds_the_commit_at_its_beginning_and_nothing_newer(reopen, tmp_path):
+@pytest.mark.parametrize("size", [100, 500])  # in one piece, and through a pipe
+def test_a_copy_holds_the_commit_at_its_beginning_and_nothing_newer(reopen, tmp_path, size):
     store = reopen()
     table = store.table("t", bytes)
     for n in range(2_000):
-        table[n] = bytes(500)
+        table[n] = bytes(size)
     store.commit(1, {"s": 1}, {"n": 1}, {"m": "x"})
     for n in range(1_990):
         del table[n]
