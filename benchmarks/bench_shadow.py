@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from common import COLUMNS, Child, Line, Row, arguments, broker, made_up, make_model, note, quantile, tell
-from stack import KEY, NOON, SOURCE
+from stack import KEY, LINEAR, NOON, SOURCE
 
 from headrace import model_bytes
 from headrace.infra import create_topics, pipeline_files
@@ -67,7 +67,7 @@ class Plant:
         settings = Settings(home=home, namespace=self.namespace, instance="bench", artifact_key=KEY)
         self.artifacts, file = Artifacts(settings.artifact_url, KEY.encode()), home / "bench.py"
         columns = "\n".join(f"    {column}: float" for column in COLUMNS)
-        file.write_text(SOURCE.format(name="bench", columns=columns, refresh_s=1.0))
+        file.write_text(SOURCE.format(name="bench", columns=columns, refresh_s=1.0, recipe=LINEAR))
         pipeline = pipeline_files.load_file(file)
         create_topics.create(bus, self.namespace)
         create_topics.create_pipeline(bus, "bench", 1, pipeline.policies(), self.namespace)
