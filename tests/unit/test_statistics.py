@@ -304,7 +304,7 @@ def test_a_quantile_of_delays_is_that_of_numpy_at_most_a_bucket_too_large_and_ne
 def test_a_garbled_time_is_a_long_delay_and_no_error():
     delays = Delays()
     delays.add(10**400)
-    assert delays.quantile_ms(0.99) >= LONGEST_MS
+    assert delays.quantile_ms(0.99) >= LONGEST_MS - 1
 
 
 def test_the_newest_delays_decide_and_the_histogram_stays_small():
