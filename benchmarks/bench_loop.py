@@ -11,8 +11,8 @@ from __future__ import annotations
 import importlib
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 from common import Clock, Cost, Line, arguments, beside, broker, in_child, interleaved, made_up, note, river, tell
 from stack import KEY, Stack, encoded, publish, stack, wait
 
+from headrace import fast_path
 from headrace.infra.artifacts import Artifacts
 from headrace.infra.kafka_bus import KafkaBus
 from headrace.infra.service import Wiring, tidy_memory
@@ -96,11 +97,15 @@ def place_of(parts: list[Any]) -> int:
     return next((numbers["offset"] for numbers in parts[0].counts().values()), 0)
 
 
-def without_fast_path() -> Any:
+@contextmanager
+def without_fast_path() -> Iterator[None]:
     """River's own methods, as for recipes whose shape is not known."""
-    from bench_trainer import without_fast_path
-
-    return without_fast_path()
+    kept = fast_path._plain_steps, fast_path._is_plain_linear
+    fast_path._plain_steps, fast_path._is_plain_linear = lambda model: None, lambda model: False
+    try:
+        yield
+    finally:
+        fast_path._plain_steps, fast_path._is_plain_linear = kept
 
 
 def pure(rows: int) -> Cost:
