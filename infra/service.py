@@ -91,15 +91,20 @@ Build = Callable[[Wiring], Sequence[Tickable]]
 
 
 class Stop:
-    """Set by SIGTERM and SIGINT; the loop ends after the batch at hand."""
+    """Set by SIGTERM and SIGINT: the loop ends after the batch at hand.
+
+    Until the loop begins there is nothing to leave cleanly, and a service may wait long for a broker: it ends at once.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.in_loop = False
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGINT, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+        if not self.in_loop:
+            sys.exit(0)
 
 
 def run_service(name: str, build: Build) -> None:
@@ -130,6 +135,7 @@ def run_service(name: str, build: Build) -> None:
         log = structlog.get_logger(service=name)
         wiring = live_wiring(settings, name)
         parts += build(wiring)
+        stop.in_loop = True
         health = HealthServer(name, settings, parts)
         write_run_file(settings.home, name, {"pid": os.getpid(), "health": health.url})
         log.info("started", health=health.url, bootstrap_servers=settings.bootstrap_servers)

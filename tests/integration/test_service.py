@@ -66,6 +66,14 @@ def test_two_owners_of_one_state_folder_are_refused(tmp_path, kafka):
         lock.release()
 
 
+def test_while_it_waits_for_a_broker_it_ends_when_it_is_asked_to(tmp_path):
+    process = begin(tmp_path, HEADRACE_ARTIFACT_KEY="k")
+    assert next(line for line in process.stderr if "Connection refused" in line)
+    process.terminate()
+    assert process.wait(60) == 0
+    process.communicate()
+
+
 def test_without_a_broker_it_fails_and_names_the_address(without_a_broker):
     code, last = end_of(without_a_broker)
     assert (code, last["event"]) == (1, "failed")
