@@ -38,7 +38,7 @@ simulate: install  ## The whole system under N schedules of faults (make simulat
 
 check: install  ## Format, lint, types, unit and contract tests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
-	@$(BIN)/mypy & types=$$!; $(BIN)/python -m pytest -q -n auto --no-loadscope-reorder -m "not long" tests/contract tests/unit; \
+	@$(BIN)/mypy & types=$$!; $(BIN)/python -m pytest -q -n auto --no-loadscope-reorder --hypothesis-profile=few -m "not long" tests/contract tests/unit; \
 		tests=$$?; wait $$types && exit $$tests
 
 bounds: install  ## Memory, disk and queues over a long stream (ROWS=5000000); fails where a bound does not hold

@@ -19,6 +19,7 @@ _numbers = itertools.count()
 
 # a busy machine must not fail a property: what is slow shows in the benchmarks
 settings.register_profile("headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("few", parent=settings.get_profile("headrace"), max_examples=25)
 settings.load_profile("headrace")
 
 

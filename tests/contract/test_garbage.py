@@ -6,6 +6,7 @@ import random
 
 import garbage
 import pytest
+from draws import draws
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -21,7 +22,7 @@ PIPELINES = ("rain", "snow")  # of the history
 IDS = [f"{fold.id}:{fold.input}" for fold in FOLDS]
 every_fold = pytest.mark.parametrize("fold", FOLDS, ids=IDS)
 some = settings(
-    max_examples=25,
+    max_examples=draws(25),
     phases=(Phase.generate,),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -101,7 +102,7 @@ def test_what_cannot_be_read_is_a_dead_letter_and_changes_nothing_also_in_a_serv
 
 
 @every_fold
-@settings(parent=some, max_examples=60)
+@settings(parent=some, max_examples=draws(60))
 @given(seed=st.integers(0, 2**32))  # drawn one by one by hypothesis they took three quarters of the time
 def test_a_true_record_with_one_thing_changed_stops_no_fold(fold, system, seed):
     if fold.id == "trainer-core":

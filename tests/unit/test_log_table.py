@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from draws import draws
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -118,7 +119,7 @@ class AgainstDict(RuleBasedStateMachine):
 
 
 TestAgainstDict = AgainstDict.TestCase
-TestAgainstDict.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestAgainstDict.settings = settings(max_examples=draws(60), stateful_step_count=50, deadline=None)
 
 
 @pytest.fixture(params=["memory", "store"])

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from draws import draws
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import metrics
@@ -382,7 +383,7 @@ def changed(event, field, value):
     return json.dumps(whole).encode()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=draws(300), deadline=None)
 @given(
     st.data(),
     st.sampled_from([prediction(), labelled(True), LabelArrived(id="1", time=NOON, label=True)]),
@@ -408,7 +409,7 @@ def test_poison_costs_its_own_row_and_no_other(data, event, label_type, known_ms
     assert all(fault.reason for fault in faults)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=draws(150), deadline=None)
 @given(
     st.sampled_from(sorted(EVENTS)),
     st.sampled_from(["control-log", "metrics", "validation-results", "lineage", "<p>.snapshots", "metrics-dlq"]),
@@ -439,7 +440,7 @@ def test_a_time_that_arrow_cannot_read_does_not_cost_the_row(time):
 # --- repeats ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=draws(200), deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from draws import draws
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -661,7 +662,7 @@ SPECS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=draws(300), deadline=None)
 @given(st.lists(st.tuples(bodies, header_lists, st.integers(-(1 << 40), 1 << 62)), max_size=4), st.sampled_from(SPECS))
 def test_anything_at_all_ends_in_exactly_one_fate_and_never_raises(records, spec):
     history = History(spec=spec)
