@@ -38,6 +38,17 @@ class Story:
         self.rows, self.is_turned, self.killed, self.asked = 0, False, Counter(), 0
         self._next_row = self._next_kill = None
 
+    def live(self, source, kills, rounds):
+        """A first model of this source, then rounds until so many were killed, at least these. Returns how many."""
+        self._stack.release(source, "side")
+        self.burst(300)
+        self._until(lambda: self.aliases().get("champion"), limit_s=LIMIT_S, says="the first model")
+        number = 0
+        while number < rounds or self.killed.total() < kills:
+            number += 1
+            self.a_round(number)
+        return number
+
     def burst(self, count, y=None):
         """So many rows with their labels; `y` is drawn where none is given."""
         for _ in range(count):

@@ -10,8 +10,10 @@ from headrace.schemas.stream import ExampleArrived, LabelArrived, PredictionMade
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 SOURCE = '''
-from headrace import Contract, Gates, Pipeline, Rollout, Slice, Success, Triggers
-from river import naive_bayes
+import sys
+
+from headrace import Alerts, Challenger, Contract, Drift, Gates, Pipeline, Rollout, Slice, Success, Triggers
+from river import compose, naive_bayes
 
 
 class Side(Contract):
@@ -20,20 +22,22 @@ class Side(Contract):
     {columns}
 
 
-def recipe(seed):
-    return naive_bayes.GaussianNB()
-
+{recipes}
 
 pipeline = Pipeline(
     name="side", contract=Side, label=bool, recipe=recipe, success=Success("accuracy", at_least=0.6),
     {policies}
 )
 '''
+RECIPES = """def recipe(seed):
+    return naive_bayes.GaussianNB()
+"""
 
 
-def source(policies, columns=("x", "y")):
+def source(policies, columns=("x", "y"), recipes=RECIPES):
     """The file with these policies."""
-    return SOURCE.format(columns="\n    ".join(f"{name}: float" for name in columns), policies=policies).encode()
+    listed = "\n    ".join(f"{name}: float" for name in columns)
+    return SOURCE.format(columns=listed, policies=policies, recipes=recipes).encode()
 
 
 class Life:
@@ -84,3 +88,16 @@ class Life:
         labels = {r.event.id: r.event.label for r in records if isinstance(r.event, LabelArrived)}
         served = [(p.predictions[p.served].value > 0.5) == labels[p.id] for p in made if p.served]
         return sum(served) / len(served)
+
+
+class TwoColumns(Life):
+    """A life whose label needs both columns."""
+
+    def live(self, rows):
+        """Publish rows with their labels."""
+        for _ in range(rows):
+            self.row += 1
+            at, x, y = self.time(self.row), self.rng.gauss(0, 1), self.rng.gauss(0, 1)
+            self.system.publish("side", ExampleArrived(id=str(self.row), time=at, features={"x": x, "y": y}))
+            self.system.publish("side", LabelArrived(id=str(self.row), time=at, label=x + 0.7 * y > 0))
+        return self

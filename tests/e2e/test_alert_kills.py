@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 import side
-from killed import LIMIT_S, VICTIMS, Story, account, history_is_whole
+from killed import VICTIMS, Story, account, history_is_whole
 
 from headrace.reproduce.decisions import replay
 from headrace.schemas.control import DriftDetected, RunStarted, TrainingRequested
@@ -54,13 +54,7 @@ def live(stack, until, kills, rounds):
     """Rounds until so many were killed, at least these; then what the log tells."""
     began = time.monotonic()
     story = Alerts(stack, until)
-    stack.release(SOURCE, "side")
-    story.burst(300)
-    until(lambda: story.aliases().get("champion"), limit_s=LIMIT_S, says="the first model")
-    number = 0
-    while number < rounds or story.killed.total() < kills:
-        number += 1
-        story.a_round(number)
+    number = story.live(SOURCE, kills, rounds)
     repeats = history_is_whole(story, stack, until)
     each_promotion_has_an_alert_of_its_own(story, number)
     again = replay("side", stack.bus, stack.artifacts, stack.settings.key(), stack.namespace)

@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 import side
-from killed import LIMIT_S, VICTIMS, Story, account, history_is_whole
+from killed import VICTIMS, Story, account, history_is_whole
 
 from headrace.schemas.control import (
     ModelUpdated,
@@ -76,13 +76,7 @@ def live(stack, until, kills, rounds):
     """Rounds until so many were killed, at least these; then what the log tells."""
     began = time.monotonic()
     story = Promotions(stack, until)
-    stack.release(SOURCE, "side")
-    story.burst(300)
-    until(lambda: story.aliases().get("champion"), limit_s=LIMIT_S, says="the first model")
-    number = 0
-    while number < rounds or story.killed.total() < kills:
-        number += 1
-        story.a_round(number)
+    number = story.live(SOURCE, kills, rounds)
     story.back_to_the_first()
     repeats = history_is_whole(story, stack, until)
     told = story.events(object)

@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 import side
-from killed import LIMIT_S, VICTIMS, Story, account, history_is_whole, places
+from killed import VICTIMS, Story, account, history_is_whole, places
 
 from headrace.cli import bad_range
 from headrace.schemas.control import RangeBarred, RollbackAsked, RunStarted
@@ -81,13 +81,7 @@ def live(stack, until, kills):
     """Rounds until so many were killed, at least one; then what the log tells."""
     began = time.monotonic()
     story = WaysBack(stack, until)
-    stack.release(SOURCE, "side")
-    story.burst(300)
-    until(lambda: story.aliases().get("champion"), limit_s=LIMIT_S, says="the first model")
-    number = 0
-    while number < 1 or story.killed.total() < kills:
-        number += 1
-        story.a_round(number)
+    number = story.live(SOURCE, kills, 1)
     story.burst(200)
     repeats = history_is_whole(story, stack, until)
     assert story.accuracy(200) > 0.9, "the stack goes on serving"

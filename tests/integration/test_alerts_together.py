@@ -20,8 +20,7 @@ class Life(side.Life):
     """Its stream, whose numbers may move and whose rule may turn round."""
 
     def __init__(self, home, triggers):
-        source = side.source(POLICIES.format(triggers), columns=("x",)).decode()
-        super().__init__(home, source.replace("import Contract", "import Alerts, Contract, Drift").encode())
+        super().__init__(home, side.source(POLICIES.format(triggers), columns=("x",)))
 
     def live(self, rows, *, moved=0.0, turned=False):
         """Publish rows with their labels."""

@@ -14,7 +14,6 @@ from headrace.reproduce import log as reproduce_log
 from headrace.reproduce import model as again
 from headrace.reproduce.decisions import replay
 from headrace.schemas.control import ModelUpdated, ModelValidated, RunEnded, RunStarted, TrainingRequested
-from headrace.schemas.stream import ExampleArrived, LabelArrived
 from headrace.why import chain, words
 
 POLICIES = """
@@ -25,32 +24,13 @@ POLICIES = """
 RECIPE = """def recipe(seed, columns=("x",)):
     return compose.Select(*columns) | naive_bayes.GaussianNB()
 """
-
-
-class Life(side.Life):
-    """Its stream."""
-
-    def __init__(self, home):
-        source = side.source(POLICIES).decode()
-        begin = source.index("def recipe")
-        source = source[:begin] + RECIPE + source[source.index("\n\npipeline", begin) :]
-        source = source.replace("import naive_bayes", "import compose, naive_bayes")
-        super().__init__(home, source.replace("import Contract", "import Challenger, Contract").encode())
-
-    def live(self, rows):
-        """Publish rows with their labels."""
-        for _ in range(rows):
-            self.row += 1
-            at, x, y = self.time(self.row), self.rng.gauss(0, 1), self.rng.gauss(0, 1)
-            self.system.publish("side", ExampleArrived(id=str(self.row), time=at, features={"x": x, "y": y}))
-            self.system.publish("side", LabelArrived(id=str(self.row), time=at, label=x + 0.7 * y > 0))
-        return self
+SOURCE = side.source(POLICIES, recipes=RECIPE)
 
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory):
     """Two thousand rows."""
-    life = Life(tmp_path_factory.mktemp("tried")).live(2_000)
+    life = side.TwoColumns(tmp_path_factory.mktemp("tried"), SOURCE).live(2_000)
     yield life
     life.system.close()
 

@@ -14,7 +14,7 @@ import side
 
 from headrace.reproduce.decisions import replay
 from headrace.schemas.control import AliasRemoved, ModelUpdated, ModelValidated
-from headrace.schemas.stream import SHED, ExampleArrived, LabelArrived
+from headrace.schemas.stream import SHED
 from headrace.services.predictor import __main__ as predictor
 from headrace.services.predictor.arms import Arms
 from headrace.why import chain, words
@@ -38,19 +38,14 @@ def slow(seed):
 """
 
 
-class Life(side.Life):
+class Life(side.TwoColumns):
     """So many rows a second; each answer of the challenger takes so long."""
 
     def __init__(self, home, monkeypatch, rate, took_s):
         self.rate, self.spent_s = rate, 0.0
-        source = side.source(POLICIES).decode()
-        begin = source.index("def recipe")
-        source = source[:begin] + RECIPES + source[source.index("\n\npipeline", begin) :]
-        source = source.replace("from river import naive_bayes", "import sys\n\nfrom river import compose, naive_bayes")
-        source = source.replace("import Contract", "import Challenger, Contract")
         monkeypatch.setitem(sys.modules, "slowness", SimpleNamespace(spend=lambda: self.spend(took_s)))
         monkeypatch.setattr(predictor, "Arms", lambda wiring: Arms(replace(wiring, clock_ms=None), self.now, self.cpu))
-        super().__init__(home, source.encode())
+        super().__init__(home, side.source(POLICIES, recipes=RECIPES))
 
     def spend(self, took_s):
         self.spent_s += took_s
@@ -63,14 +58,6 @@ class Life(side.Life):
 
     def time(self, row):
         return self.begin + timedelta(seconds=row / self.rate)
-
-    def live(self, rows):
-        for _ in range(rows):
-            self.row += 1
-            at, x, y = self.time(self.row), self.rng.gauss(0, 1), self.rng.gauss(0, 1)
-            self.system.publish("side", ExampleArrived(id=str(self.row), time=at, features={"x": x, "y": y}))
-            self.system.publish("side", LabelArrived(id=str(self.row), time=at, label=x + 0.7 * y > 0))
-        return self
 
     def in_shadow(self):
         """The challenger's answers."""
