@@ -260,7 +260,14 @@ def _schema(value: Any) -> Schema:
 
 
 def _differ(w: Schema, r: Schema) -> bool:
-    return "default" in w and "default" in r and w["default"] != r["default"]
+    return "default" in w and "default" in r and w["default"] != _of_old_fields(r["default"], w["default"])
+
+
+def _of_old_fields(new: Any, old: Any) -> Any:
+    """A new default without what a field adds to it that is new: of those that were there nothing changes."""
+    if not (isinstance(new, Mapping) and isinstance(old, Mapping)):
+        return new
+    return {name: _of_old_fields(new[name], old[name]) for name in old if name in new}
 
 
 def _names(alternatives: list[Schema]) -> str:

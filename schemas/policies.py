@@ -71,12 +71,16 @@ class Triggers(Declared):
 
 
 class Gates(Declared):
-    """What a model passes before it serves. `first="off"` and `quick="off"` are recorded as forced."""
+    """What a model passes before it serves. `first="off"` and `quick="off"` are recorded as forced.
+
+    A challenger that only a clock or a count of labels asked for must gain `scheduled_gain` of mean loss as well.
+    """
 
     first: Literal["on", "off"] = "on"
     quick: Literal["on", "off"] = "on"
     alpha: float = Field(0.05, gt=0, lt=1)
     margin: float = Field(0.0, ge=-1, lt=1)
+    scheduled_gain: float = Field(0.01, ge=-1, lt=1)
     min_labels: int = Field(200, ge=1)
     max_labels: int = Field(5_000, ge=1)
     max_age_s: float = Field(14 * 86_400, gt=0)

@@ -145,8 +145,8 @@ def _checks(trial: Trial) -> tuple[Check, ...]:
         told = (_evidence(trial), _missing(trial), _coverage(trial), _metric(trial), _rivals(trial))
         return told + _slices(trial)
     return (
-        _evidence(trial), _futility(trial), _missing(trial), _coverage(trial), _metric(trial), _rarest(trial),
-        _rivals(trial), *_slices(trial),
+        _evidence(trial), _gain(trial), _futility(trial), _missing(trial), _coverage(trial), _metric(trial),
+        _rarest(trial), _rivals(trial), *_slices(trial),
     )  # fmt: skip
 
 
@@ -155,11 +155,10 @@ def _evidence(trial: Trial) -> Check:
     alpha = trial.gates.guard_alpha if trial.watches else trial.gates.alpha
     is_found = log_e >= log(1 / alpha)
     n = max(trial.n, 1)
-    gain = (trial.sums[0] - trial.sums[1]) / n
     detail = (
         f"of {trial.n} pairs the new run is better in {trial.wins}, worse in {trial.losses}, equal in "
         f"{trial.n - trial.wins - trial.losses}; mean {trial.loss.told} {trial.sums[1] / n:.4f}, the old run's "
-        f"{trial.sums[0] / n:.4f}, gain {gain:+.4f}; variance inflation "
+        f"{trial.sums[0] / n:.4f}, gain {_mean_gain(trial):+.4f}; variance inflation "
         f"{trial.inflation.factor(trial.inflated):.2f} of {trial.inflation.blocks} blocks; "
         f"E that it is {'worse' if trial.watches else 'better'} by more than {trial.evidence.margin:g}"
     )
@@ -169,6 +168,18 @@ def _evidence(trial: Trial) -> Check:
     return Check(
         name="evidence", verdict=verdict, value=e_of(log_e), limit=1 / alpha, n=trial.n, detail=detail,
         source=SOURCE, looks=_looks(trial),
+    )  # fmt: skip
+
+
+def _mean_gain(trial: Trial) -> float:
+    return (trial.sums[0] - trial.sums[1]) / max(trial.n, 1)
+
+
+def _gain(trial: Trial) -> Check:
+    detail = f"mean {trial.loss.told} of the old run minus that of the new one; where a clock asked for it, the least"
+    return Check(
+        name="gain", verdict="pass", value=_mean_gain(trial), limit=trial.gates.scheduled_gain, n=trial.n,
+        detail=detail, source="policy Gates(scheduled_gain=…)",
     )  # fmt: skip
 
 

@@ -21,6 +21,8 @@ from headrace.services.registry.models import (
     roll_back,
 )
 
+BY_CLOCKWORK = ("schedule", "new_data")
+
 
 def judged(found: Models, event: ModelValidated, known_ms: int) -> list[Emit]:
     """Act on one verdict; one that is stale is refused where somebody waits for it, else passed over."""
@@ -96,7 +98,7 @@ def _online(found: Models, event: ModelValidated) -> list[Emit]:
         return remove(found, "challenger", _lost(event))
     if event.share != challenger.share or event.epoch < challenger.epoch or found.won is not None:
         return []
-    if not in_canary and not _is_enough(event, alpha_of(found, challenger)):
+    if not in_canary and not (_is_enough(event, alpha_of(found, challenger)) and _is_worth_it(found, event)):
         return []
     found.won = event
     if found.paused or _waits_for_approval(found):
@@ -161,6 +163,15 @@ def _is_enough(event: ModelValidated, alpha: float) -> bool:
     """Whether the evidence reaches 1 / alpha; a gate without such a check decided by itself."""
     evidence = next((check for check in event.checks if check.name == "evidence"), None)
     return evidence is None or (evidence.value is not None and evidence.value >= 1 / alpha)
+
+
+def _is_worth_it(found: Models, event: ModelValidated) -> bool:
+    """Whether it gains enough for one that only a clock or a count of labels asked for: each such move is a cost."""
+    run = found.runs.get(event.run)
+    gain = next((check for check in event.checks if check.name == "gain"), None)
+    if run is None or run.trigger not in BY_CLOCKWORK or gain is None or gain.value is None:
+        return True
+    return gain.value >= found.released.definition.policies.gates.scheduled_gain
 
 
 def _stale(event: ModelValidated, reason: str, command: str | None = None) -> Emit:

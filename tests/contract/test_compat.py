@@ -54,6 +54,14 @@ BREAKS_NEW_READERS = {
     "an optional field is required": (of(x=TEXT), of(["x"], x=TEXT), ("newly required", "x")),
     "a new field is required": (of(), of(["x"], x=TEXT), ("newly required", "x")),
     "a default has another value": (of(x=TEXT | {"default": ""}), of(x=TEXT | {"default": "-"}), ("new default", "x")),
+    "a field of a default has another value": (
+        of(x=of(y=WHOLE) | {"default": {"y": 1}}),
+        of(x=of(y=WHOLE) | {"default": {"y": 2, "z": 0}}),
+        ("new default", "x"),
+    ),
+    "a default loses a field": (
+        of(x=of(y=WHOLE) | {"default": {"y": 1}}), of(x=of(y=WHOLE) | {"default": {}}), ("new default", "x"),
+    ),
     "a list has other elements": (
         of(x={"type": "array", "items": TEXT}), of(x={"type": "array", "items": WHOLE}), ("retyped", "x[]"),
     ),
@@ -99,6 +107,10 @@ def test_a_change_that_only_old_readers_do_not_survive_breaks_control_topics_onl
     ("old", "new"),
     [
         (of(x=TEXT), of(x=TEXT, y=TEXT | {"default": ""})),
+        (
+            of(x=of(y=WHOLE) | {"default": {"y": 1}}),
+            of(x=of(y=WHOLE, z=WHOLE | {"default": 0}) | {"default": {"y": 1, "z": 0}}),
+        ),
         (of(x=TEXT | {"description": "a"}), of(x=TEXT | {"description": "b", "title": "X"})),
         (of(x=union("string", "null")), of(x=union("null", "string"))),
         (of(x=union("integer", "number")), of(x={"type": ["number", "integer"]})),

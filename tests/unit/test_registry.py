@@ -324,6 +324,17 @@ def test_a_challenger_with_less_alpha_needs_more_evidence():
     assert len(moves(history(*before, online(e=99.0), online(e=100.0))[0])) == 5
 
 
+@pytest.mark.parametrize(("trigger", "is_enough"), [("schedule", False), ("new_data", False), ("performance", True)])
+def test_a_challenger_that_a_clock_asked_for_must_be_worth_the_move(trigger, is_enough):
+    def gains(gain):
+        told = online(e=1e9)
+        return told.model_copy(update={"checks": (*told.checks, Check(name="gain", verdict="pass", value=gain))})
+
+    before = (OFFLINE, INFRA, *asked_for("b", trigger=trigger), *gates_of("b"))
+    assert (len(moves(history(*before, gains(0.009))[0])) == 5) is is_enough
+    assert len(moves(history(*before, gains(0.01))[0])) == 5
+
+
 @pytest.mark.parametrize("verdict", ["fail", "inconclusive", "error"])
 def test_a_challenger_that_does_not_win_loses_its_alias_with_the_numbers(verdict):
     emits, state = history(*SHADOW, online(verdict=verdict, e=0.1))

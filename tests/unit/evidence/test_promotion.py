@@ -18,6 +18,9 @@ def test_a_better_challenger_passes_and_the_verdict_shows_its_numbers(after_a_wh
     assert checks["coverage"].value == 1.0
     assert checks["rarest class"].value > 50
     assert "variance inflation 3.00" in checks["evidence"].detail
+    assert 0.05 < checks["gain"].value < 0.2
+    assert f"gain {checks['gain'].value:+.4f}" in checks["evidence"].detail
+    assert checks["gain"].limit == 0.01
     assert "of majority" in checks["baselines"].detail
     assert checks["evidence"].looks == checks["missing answers"].looks == told.n_labels - 200 + 1
     assert "Waudby-Smith" in checks["evidence"].source
