@@ -41,9 +41,10 @@ class KafkaReader:
     def __init__(self, config: dict[str, Any], refusals: Refusals) -> None:
         self._bootstrap, self._refusals = config["bootstrap.servers"], refusals
         unused = {"group.id": f"{config['client.id']}-reader"}  # librdkafka wants a name; nobody joins it
-        self._client = Consumer(config | FETCHING | unused)
+        self._lifeline = Lifeline(config)
+        self._client = Consumer(config | FETCHING | self._lifeline.settings | unused)
+        self._lifeline.watch(self._client)
         greet(self._client)
-        self._lifeline = Lifeline(config, self._client)
         self._topic: str | None = None
 
     def assign(self, offsets: Mapping[Place, int]) -> None:
@@ -80,9 +81,11 @@ class KafkaGroupConsumer:
         session_ms = int(session_s * 1000)
         self.process = os.getpid()
         self._bootstrap, self._refusals = config["bootstrap.servers"], refusals
+        self._lifeline = Lifeline(config)
         self._client = Consumer(
             config
             | FETCHING
+            | self._lifeline.settings
             | {
                 "group.id": group,
                 "group.instance.id": instance,
@@ -92,8 +95,8 @@ class KafkaGroupConsumer:
                 "on_commit": self._on_commit,
             }
         )
+        self._lifeline.watch(self._client)
         greet(self._client)
-        self._lifeline = Lifeline(config, self._client)
         self._on_assign, self._on_revoke, self._on_lost = on_assign, on_revoke, on_lost
         self._topics: list[str] = []
         self._assigned: set[Place] = set()

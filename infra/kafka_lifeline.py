@@ -5,12 +5,26 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from headrace.infra.bus import Unavailable
 
-SILENT_S, ASK_S = 5.0, 2.0
+SILENT_S, TOLD_S, ASK_S = 5.0, 4.0, 2.0
+
+
+class Broker(msgspec.Struct):
+    """What a client tells of one of its connections."""
+
+    state: str = ""
+    rxidle: int = -1  # microseconds since anything came from there
+
+
+class Told(msgspec.Struct):
+    """What is read of a client's own statistics (librdkafka's STATISTICS.md)."""
+
+    brokers: dict[str, Broker]
 
 
 class Lifeline:
@@ -20,11 +34,21 @@ class Lifeline:
     topics and no brokers. librdkafka then drops every broker it knows, often the bootstrap servers too, and asks
     nobody ever again (its issue 5301, open; 2.11 to 2.16 were seen doing it). Such a client stays silent for ever;
     one that waits for a broker that stands still while others answer looks the same so long, and is helped the same.
+
+    A consumer is first looked at from outside, by its statistics: a broker answers a connection in order, so a question
+    waits for the fetch before it, which waits half a second for a record, and meanwhile `poll` waits for the question.
+    In a loop each quiet consumer was a stall of so long, every five seconds.
     """
 
-    def __init__(self, config: dict[str, Any], client: Any) -> None:
-        self._config, self._client = config, client
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+        self._client: Any = None
         self._silent_since = time.monotonic()
+        self.settings: dict[str, Any] = {"statistics.interval.ms": int(TOLD_S * 1000), "stats_cb": self._told}
+
+    def watch(self, client: Any) -> None:
+        """This is the client that was made with the `settings`."""
+        self._client = client
 
     def heard(self) -> None:
         """The client got something from a broker: it is not lost."""
@@ -47,6 +71,10 @@ class Lifeline:
             )
         self.heard()
 
+    def _told(self, statistics: str) -> None:
+        if any(b.state == "UP" and 0 <= b.rxidle < SILENT_S * 1e6 for b in _decode(statistics).brokers.values()):
+            self.heard()
+
 
 def _reaches(client: Any, topic: str | None = None) -> bool:
     try:
@@ -54,3 +82,6 @@ def _reaches(client: Any, topic: str | None = None) -> bool:
     except KafkaException:
         return False
     return True
+
+
+_decode = msgspec.json.Decoder(Told).decode

@@ -58,7 +58,8 @@ class KafkaProducer:
         )
         self._send: Any = self._client.produce
         greet(self._client)
-        self._lifeline = Lifeline(config, self._client)
+        self._lifeline = Lifeline(config)
+        self._lifeline.watch(self._client)
 
     def produce(
         self,

@@ -1,6 +1,8 @@
 """A client that reaches nobody while brokers answer others says so; one whose broker is away waits for it."""
 
+import json
 import socket
+import time
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -19,15 +21,63 @@ def at_once(monkeypatch):
     monkeypatch.setattr(kafka_lifeline, "ASK_S", 0.5)
 
 
+def of(config, client):
+    lifeline = Lifeline(config)
+    lifeline.watch(client)
+    return lifeline
+
+
+@pytest.mark.kafka
+def test_a_quiet_reader_whose_broker_answers_is_asked_nothing_as_its_loop_would_stand_meanwhile(
+    kafka_bus, namespace, monkeypatch
+):
+    monkeypatch.setattr(kafka_lifeline, "SILENT_S", 0.9)  # its fetches come back empty each half second
+    monkeypatch.setattr(kafka_lifeline, "TOLD_S", 0.1)
+    asked = []
+    monkeypatch.setattr(kafka_lifeline, "_reaches", lambda client, topic=None: asked.append(topic) or True)
+    topic = f"{namespace}quiet"
+    kafka_bus.create_topics([TopicSpec(topic, 1, {})])
+    reader = kafka_bus.reader()
+    reader.assign({(topic, 0): 0})
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        assert reader.poll(10, 0.05) == []
+    reader.close()
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("broker", "is_heard"),
+    [
+        ({"state": "UP", "rxidle": 400_000}, True),
+        ({"state": "UP", "rxidle": 9_000_000}, False),  # it stands still
+        ({"state": "DOWN", "rxidle": 400_000}, False),
+        ({"state": "UP", "rxidle": -1}, False),  # nothing came yet
+        (None, False),
+    ],
+)
+def test_whether_a_client_hears_of_a_broker_is_read_from_its_statistics(broker, is_heard, monkeypatch):
+    monkeypatch.setattr(kafka_lifeline, "AdminClient", lambda config: None)
+    monkeypatch.setattr(kafka_lifeline, "_reaches", lambda client, topic=None: client is None)
+    lifeline = of({"bootstrap.servers": "here"}, "lost")
+    lifeline._silent_since -= 60
+    lifeline.settings["stats_cb"](json.dumps({"name": "x", "brokers": {} if broker is None else {"1": broker}}))
+    if is_heard:
+        lifeline.check()
+    else:
+        with pytest.raises(Unavailable, match="reaches no broker, though here answers"):
+            lifeline.check()
+
+
 @pytest.mark.kafka
 def test_only_a_client_that_reaches_nobody_while_the_broker_answers_is_lost(kafka, at_once):
     there = QUIET | {"bootstrap.servers": kafka}
     nobody = QUIET | {"bootstrap.servers": f"127.0.0.1:{local_broker.free_port()}"}
     lost = AdminClient(nobody)
     with pytest.raises(Unavailable, match=rf"reaches no broker, though {kafka} answers a new one: .* lost all of them"):
-        Lifeline(there, lost).check()
-    Lifeline(there, AdminClient(there)).check()
-    Lifeline(nobody, lost).check()  # the broker is away: no client is to blame
+        of(there, lost).check()
+    of(there, AdminClient(there)).check()
+    of(nobody, lost).check()  # the broker is away: no client is to blame
 
 
 @pytest.mark.kafka
@@ -35,7 +85,7 @@ def test_a_client_that_waits_for_a_broker_that_stands_still_is_not_said_to_have_
     with socket.create_server(("127.0.0.1", 0)) as still:  # it takes connections, and answers nothing
         waits = AdminClient(QUIET | {"bootstrap.servers": f"127.0.0.1:{still.getsockname()[1]}"})
         with pytest.raises(Unavailable, match="it waits for one that stands still, or lost all"):
-            Lifeline(QUIET | {"bootstrap.servers": kafka}, waits).check()
+            of(QUIET | {"bootstrap.servers": kafka}, waits).check()
 
 
 @pytest.mark.kafka
