@@ -1,9 +1,10 @@
 """`headrace up`: every service as a supervised process, restarted with a growing pause.
 
 On Linux light services are forked from a parent that never imports River, those with a model from a second one
-that did, the recorder and the scheduler each from one that imported what it alone needs (DuckDB, Faust): the imported
-code is shared memory, and a restart takes no import time. Kafka clients, LMDB and DuckDB open after the fork (one made
-before it is dead in the child, without an error). Who is forked is asked to stop when its parent ends, also by a kill.
+that did, the recorder and the scheduler from a third one that imported what each alone needs (DuckDB, Faust; both in
+one, as a parent costs 20 to 30 MB of its own): the imported code is shared memory, and a restart takes no import time.
+Kafka clients, LMDB and DuckDB open after the fork (one made before it is dead in the child, without an error). Who is
+forked is asked to stop when its parent ends, also by a kill.
 Elsewhere each service is a fresh interpreter.
 Exit status 3 of a service is a refusal, which no restart cures: it stays down and `headrace status` shows why.
 With `--drain` each service folds what is there and ends; when all have, so does the supervisor.
@@ -33,7 +34,7 @@ LOOK_S = 5.0
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 AWAITED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)  # blocked on Linux, so that none is missed between two waits
 WITH_RIVER = tuple(s for s in SERVICES if any(f.service == s and f.needs_river for f in FOLDS))
-GROUPS = {"with-river": WITH_RIVER, "with-duckdb": ("recorder",), "with-faust": ("scheduler",)}  # each has a parent
+GROUPS = {"with-river": WITH_RIVER, "with-libraries": ("recorder", "scheduler")}  # each has a parent
 RIVER = ("compose", "drift", "linear_model", "metrics", "naive_bayes", "preprocessing", "tree")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -51,8 +52,9 @@ class Refused(ValueError):
 class Guard:
     """Checks statements with a parser of its own, which holds no data."""
 
-    def __init__(self) -> None:
-        self._parser = duckdb.connect(":memory:")
+    @cached_property
+    def _parser(self) -> duckdb.DuckDBPyConnection:
+        return duckdb.connect(":memory:")
 
     def check(self, sql: str) -> None:
         """Raises Refused unless this is one statement that only reads."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import faust
 from aiokafka.errors import TopicAuthorizationFailedError
+from faust.tables import TableManager
 
 from headrace.infra import words
 from headrace.infra.acls import LEADER
@@ -134,6 +135,13 @@ class Ticker:
         self.ticks += 1
 
 
+class NoTables(TableManager):
+    """Faust waits a second at its start for tables to be declared. There are none, and ticks wait for a new leader."""
+
+    async def sleep(self, n: Any, **more: Any) -> None:
+        """Not at all."""
+
+
 def faust_app(settings: Settings) -> Any:
     """A Faust app for timers only: no tables, no web server; the leader's topic is the only one it makes."""
     folder: Path = settings.state_dir / settings.instance / "scheduler" / "faust"
@@ -150,6 +158,7 @@ def faust_app(settings: Settings) -> Any:
         web_enabled=False,
         datadir=str(folder),
         store="memory://",
+        TableManager=NoTables,
         logging_config={"version": 1, "disable_existing_loggers": False},
     )
 
