@@ -1,9 +1,9 @@
 """Memory, disk and queues over a long stream: does any of it grow without bound?
 
 All services on genuine Kafka; 1 million entities and as many ids as rows, 10 % of the labels never come, 5 % more come
-without an example. Each second: resident memory, state folders (LMDB), artifacts, the DuckDB store, lag. In the last
-half every bounded table is full, so memory and state must be flat there; the store keeps history, so it has a budget
-a row. Exit status 1 where a bound did not hold: `make bounds ROWS=5000000`.
+without an example. Each second: resident memory, state folders (LMDB), models and checkpoints, the DuckDB store, lag.
+In the last half every bounded table is full, so memory and state must be flat there; the store keeps history, so it
+has a budget a row. Exit status 1 where a bound did not hold: `make bounds ROWS=5000000`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import psutil
 from common import COLUMNS, WEIGHTS
 from stack import Stack, stack, wait
 
-from headrace.infra import processes
+from headrace.infra import checkpoints, processes
 from headrace.infra.release import release_file
 from headrace.services import FOLDS, SERVICES
 
@@ -35,7 +35,8 @@ RSS_MB = {"recorder": STORE_MEMORY_MB + 400, "validator": 500, "joiner": 700}
 RSS_OTHERS_MB = 400
 NOISE_MB, SLOPE_MB = 24.0, 8.0  # MB over the last half; MB for each million records of it
 STATE_MB = 1_500
-ARTIFACTS_MB = 200
+ARTIFACTS_MB = 200  # models; checkpoints are held to as many copies of all states as are kept, and one in the making
+CHECKPOINT_S = 60  # instead of 600: so that old ones give way to new ones within the run
 STORE_BYTES_A_ROW = 1_000
 LAG = 3 * AHEAD  # what waited for one fold moves on and waits for the next one, beside what waits there already
 SOURCE = '''
@@ -128,7 +129,9 @@ class Watch:
                 found[f"rss {name}"] = psutil.Process(int(str(state["pid"]))).memory_info().rss / 1e6
         for folder in (self._made.settings.state_dir / "bench").glob("*"):
             found[f"state {folder.name}"] = folder_mb(folder)
-        found["artifacts"] = folder_mb(Path(self._made.settings.artifact_url))
+        artifacts = Path(self._made.settings.artifact_url)
+        found["checkpoints"] = folder_mb(artifacts / checkpoints.ROOT)
+        found["artifacts"] = folder_mb(artifacts) - found["checkpoints"]
         found["store"] = folder_mb(self._made.settings.store_path.parent)
         found["lag"], self._most_lag = self._most_lag, self.lag
         return found
@@ -151,7 +154,7 @@ class Watch:
 
 def run(rows: int) -> tuple[list[Sample], int]:
     """Publish everything at the pace of the slowest fold; returns the samples and the most restarts of a service."""
-    with stack(HEADRACE_STORE_MEMORY=f"{STORE_MEMORY_MB}MB") as made:
+    with stack(HEADRACE_STORE_MEMORY=f"{STORE_MEMORY_MB}MB", HEADRACE_CHECKPOINT_S=f"{CHECKPOINT_S}") as made:
         path = made.home / "bounds.py"
         columns = "\n".join(f"    {column}: float" for column in COLUMNS)
         pending, ids = min(1_000_000, max(rows // 50, 100)), min(1_000_000, max(rows // 10, 1_000))
@@ -197,7 +200,7 @@ def slope(samples: list[Sample], name: str) -> tuple[float, float]:
 def judge(samples: list[Sample], rows: int, restarts: int) -> list[dict[str, Any]]:
     """Every bound with its numbers and whether it held."""
     half = [one for one in samples if one["sent"] >= samples[-1]["sent"] / 2]
-    names = sorted({name for one in half for name in one} - {"s", "sent", "lag", "store"})
+    names = sorted({name for one in half for name in one} - {"s", "sent", "lag", "store", "checkpoints"})
     told = []
     for name in names:
         kind, _, service = name.partition(" ")
@@ -209,10 +212,13 @@ def judge(samples: list[Sample], rows: int, restarts: int) -> list[dict[str, Any
             {"what": name, "most": most, "budget": budget, "grew": grew, "slope": each, "held": flat and most <= budget}
         )
     a_row = samples[-1]["store"] * 1e6 / rows
-    told.append({"what": "store, bytes a row", "most": a_row, "budget": STORE_BYTES_A_ROW, "held": True})
+    states = max(sum(mb for name, mb in one.items() if name.startswith("state ")) for one in samples)
+    most = max(one["checkpoints"] for one in samples)
+    told.append({"what": "checkpoints", "most": most, "budget": round((checkpoints.KEPT + 1) * states)})
+    told.append({"what": "store, bytes a row", "most": a_row, "budget": STORE_BYTES_A_ROW})
     told.append({"what": "lag, records", "most": max(one["lag"] for one in samples), "budget": LAG})
     told.append({"what": "restarts of a service", "most": restarts, "budget": 0})
-    for one in told[-3:]:
+    for one in told[-4:]:
         one["held"] = one["most"] <= one["budget"]
     return told
 
