@@ -176,7 +176,10 @@ def _mean_gain(trial: Trial) -> float:
 
 
 def _gain(trial: Trial) -> Check:
-    detail = f"mean {trial.loss.told} of the old run minus that of the new one; where a clock asked for it, the least"
+    detail = (
+        f"mean {trial.loss.told} of the old run minus the new one's; the limit is for one that only a schedule or a "
+        "count of labels asked for"
+    )
     return Check(
         name="gain", verdict="pass", value=_mean_gain(trial), limit=trial.gates.scheduled_gain, n=trial.n,
         detail=detail, source="policy Gates(scheduled_gain=…)",
