@@ -43,7 +43,6 @@ class KafkaReader:
         unused = {"group.id": f"{config['client.id']}-reader"}  # librdkafka wants a name; nobody joins it
         self._lifeline = Lifeline(config)
         self._client = Consumer(config | FETCHING | self._lifeline.settings | unused)
-        self._lifeline.watch(self._client)
         greet(self._client)
         self._topic: str | None = None
 
@@ -55,7 +54,7 @@ class KafkaReader:
         first = self._client.poll(timeout_s)
         if first is None:
             self._refusals.raise_any()
-            self._lifeline.check(self._topic)
+            self._lifeline.check(self._client, self._topic)
             return []
         self._lifeline.heard()
         return _good([first, *self._client.consume(limit - 1, 0)] if limit > 1 else [first], self._bootstrap)
@@ -95,7 +94,6 @@ class KafkaGroupConsumer:
                 "on_commit": self._on_commit,
             }
         )
-        self._lifeline.watch(self._client)
         greet(self._client)
         self._on_assign, self._on_revoke, self._on_lost = on_assign, on_revoke, on_lost
         self._topics: list[str] = []
@@ -116,7 +114,7 @@ class KafkaGroupConsumer:
         first = self._client.poll(timeout_s)
         if first is None:
             self._refusals.raise_any()
-            self._lifeline.check(self._topics[0] if self._topics else None)
+            self._lifeline.check(self._client, self._topics[0] if self._topics else None)
         else:
             self._lifeline.heard()
         messages = [] if first is None else [first]

@@ -59,7 +59,6 @@ class KafkaProducer:
         self._send: Any = self._client.produce
         greet(self._client)
         self._lifeline = Lifeline(config)
-        self._lifeline.watch(self._client)
 
     def produce(
         self,
@@ -82,7 +81,7 @@ class KafkaProducer:
                 return
             except BufferError:
                 self._serve(self._client.poll, FULL_S)
-                self._lifeline.check()
+                self._lifeline.check(self._client)
             except KafkaException as error:
                 self._serve(self._client.poll, 0)  # raises what was fatal, where something was: this error does not say
                 self._fail(f"{topic}: {error.args[0].str()}")
@@ -102,7 +101,7 @@ class KafkaProducer:
                 seen, deadline = self._acknowledged, time.monotonic() + STALLED_S
                 continue
             self._refusals.raise_any()
-            self._lifeline.check()
+            self._lifeline.check(self._client)
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"the broker at {self._bootstrap} acknowledged nothing for {STALLED_S:g} s "

@@ -21,12 +21,6 @@ def at_once(monkeypatch):
     monkeypatch.setattr(kafka_lifeline, "ASK_S", 0.5)
 
 
-def of(config, client):
-    lifeline = Lifeline(config)
-    lifeline.watch(client)
-    return lifeline
-
-
 @pytest.mark.kafka
 def test_a_quiet_reader_whose_broker_answers_is_asked_nothing_as_its_loop_would_stand_meanwhile(
     kafka_bus, namespace, monkeypatch
@@ -53,20 +47,21 @@ def test_a_quiet_reader_whose_broker_answers_is_asked_nothing_as_its_loop_would_
         ({"state": "UP", "rxidle": 9_000_000}, False),  # it stands still
         ({"state": "DOWN", "rxidle": 400_000}, False),
         ({"state": "UP", "rxidle": -1}, False),  # nothing came yet
+        ({"state": "UP", "rxidle": 400_000, "source": "logical"}, False),  # heartbeats, which no record comes by
         (None, False),
     ],
 )
 def test_whether_a_client_hears_of_a_broker_is_read_from_its_statistics(broker, is_heard, monkeypatch):
     monkeypatch.setattr(kafka_lifeline, "AdminClient", lambda config: None)
     monkeypatch.setattr(kafka_lifeline, "_reaches", lambda client, topic=None: client is None)
-    lifeline = of({"bootstrap.servers": "here"}, "lost")
+    lifeline = Lifeline({"bootstrap.servers": "here"})
     lifeline._silent_since -= 60
     lifeline.settings["stats_cb"](json.dumps({"name": "x", "brokers": {} if broker is None else {"1": broker}}))
     if is_heard:
-        lifeline.check()
+        lifeline.check("lost")
     else:
         with pytest.raises(Unavailable, match="reaches no broker, though here answers"):
-            lifeline.check()
+            lifeline.check("lost")
 
 
 @pytest.mark.kafka
@@ -75,9 +70,9 @@ def test_only_a_client_that_reaches_nobody_while_the_broker_answers_is_lost(kafk
     nobody = QUIET | {"bootstrap.servers": f"127.0.0.1:{local_broker.free_port()}"}
     lost = AdminClient(nobody)
     with pytest.raises(Unavailable, match=rf"reaches no broker, though {kafka} answers a new one: .* lost all of them"):
-        of(there, lost).check()
-    of(there, AdminClient(there)).check()
-    of(nobody, lost).check()  # the broker is away: no client is to blame
+        Lifeline(there).check(lost)
+    Lifeline(there).check(AdminClient(there))
+    Lifeline(nobody).check(lost)  # the broker is away: no client is to blame
 
 
 @pytest.mark.kafka
@@ -85,7 +80,7 @@ def test_a_client_that_waits_for_a_broker_that_stands_still_is_not_said_to_have_
     with socket.create_server(("127.0.0.1", 0)) as still:  # it takes connections, and answers nothing
         waits = AdminClient(QUIET | {"bootstrap.servers": f"127.0.0.1:{still.getsockname()[1]}"})
         with pytest.raises(Unavailable, match="it waits for one that stands still, or lost all"):
-            of(QUIET | {"bootstrap.servers": kafka}, waits).check()
+            Lifeline(QUIET | {"bootstrap.servers": kafka}).check(waits)
 
 
 @pytest.mark.kafka
