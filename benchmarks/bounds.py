@@ -214,13 +214,13 @@ def judge(samples: list[Sample], rows: int, restarts: int) -> list[dict[str, Any
     a_row = samples[-1]["store"] * 1e6 / rows
     states = max(sum(mb for name, mb in one.items() if name.startswith("state ")) for one in samples)
     most = max(one["checkpoints"] for one in samples)
-    told.append({"what": "checkpoints", "most": most, "budget": round((checkpoints.KEPT + 1) * states)})
-    told.append({"what": "store, bytes a row", "most": a_row, "budget": STORE_BYTES_A_ROW})
-    told.append({"what": "lag, records", "most": max(one["lag"] for one in samples), "budget": LAG})
-    told.append({"what": "restarts of a service", "most": restarts, "budget": 0})
-    for one in told[-4:]:
-        one["held"] = one["most"] <= one["budget"]
-    return told
+    limits = [
+        {"what": "checkpoints", "most": most, "budget": round((checkpoints.KEPT + 1) * states)},
+        {"what": "store, bytes a row", "most": a_row, "budget": STORE_BYTES_A_ROW},
+        {"what": "lag, records", "most": max(one["lag"] for one in samples), "budget": LAG},
+        {"what": "restarts of a service", "most": restarts, "budget": 0},
+    ]
+    return told + [one | {"held": one["most"] <= one["budget"]} for one in limits]
 
 
 def show(told: list[dict[str, Any]]) -> None:

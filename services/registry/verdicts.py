@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import get_args
 
-from headrace.schemas.control import ModelUpdated, ModelValidated, RequestRefused
+from headrace.schemas.control import Check, ModelUpdated, ModelValidated, RequestRefused
 from headrace.schemas.policies import Metric
 from headrace.schemas.record import Emit
 from headrace.services.registry.anchor import refreshed
@@ -161,14 +161,18 @@ def alpha_of(found: Models, challenger: ModelUpdated) -> float:
 
 def _is_enough(event: ModelValidated, alpha: float) -> bool:
     """Whether the evidence reaches 1 / alpha; a gate without such a check decided by itself."""
-    evidence = next((check for check in event.checks if check.name == "evidence"), None)
+    evidence = _named(event, "evidence")
     return evidence is None or (evidence.value is not None and evidence.value >= 1 / alpha)
+
+
+def _named(event: ModelValidated, name: str) -> Check | None:
+    return next((check for check in event.checks if check.name == name), None)
 
 
 def _is_worth_it(found: Models, event: ModelValidated) -> bool:
     """Whether it gains enough for one that only a clock or a count of labels asked for: each such move is a cost."""
     run = found.runs.get(event.run)
-    gain = next((check for check in event.checks if check.name == "gain"), None)
+    gain = _named(event, "gain")
     if run is None or run.trigger not in BY_CLOCKWORK or gain is None or gain.value is None:
         return True
     return gain.value >= found.released.definition.policies.gates.scheduled_gain
